@@ -1,0 +1,1 @@
+"""Tuning, tracking and serving of multilayer perceptrons on tables."""

@@ -1,0 +1,53 @@
+"""Every error this project raises on purpose.
+
+    MlopsError
+    ├── InputError           exit 2: what the user gave cannot be used
+    │   ├── SettingsError    a YAML file or a flag
+    │   └── TableError       a table or a column of it
+    ├── TrackingError        exit 2 before training, 1 after: the MLflow store cannot be used
+    └── StudyError           exit 1: the study ran and failed
+
+A message states the rule, then the value, then the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class MlopsError(Exception):
+    """Base of every error in this module; `exit_code` is the job's exit status."""
+
+    exit_code = 1
+
+
+class InputError(MlopsError):
+    """What the user gave cannot be used; nothing has been trained or recorded.
+
+    Args:
+        problems: One line a problem, or a single line.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class SettingsError(InputError):
+    """A setting is unknown, has the wrong type, or breaks a rule."""
+
+
+class TableError(InputError):
+    """A table cannot be read, or cannot be learned from."""
+
+
+class TrackingError(MlopsError):
+    """The MLflow store cannot be reached or refuses what it is given."""
+
+    exit_code = 2
+
+
+class StudyError(MlopsError):
+    """A study ended without a usable model."""

@@ -1,0 +1,1 @@
+"""Packs of multilayer perceptrons; needs torch and numpy alone."""

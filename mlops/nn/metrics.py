@@ -1,0 +1,45 @@
+"""Classification metrics from a confusion matrix, for one model or a pack of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
+"""What a study can optimize, and in which direction."""
+
+
+def confusion_matrices(predicted: Tensor, actual: Tensor, n_classes: int) -> Tensor:
+    """Counts what was taken for what.
+
+    Args:
+        predicted: [K, N] int64, the class each member predicts.
+        actual: [N] int64.
+        n_classes: C.
+
+    Returns:
+        [K, C, C] int64: member, actual class, predicted class.
+    """
+    size = predicted.shape[0]
+    member = torch.arange(size, device=predicted.device).unsqueeze(1)
+    cell = (member * n_classes + actual) * n_classes + predicted
+    counts = torch.bincount(cell.flatten(), minlength=size * n_classes * n_classes)
+    return counts.view(size, n_classes, n_classes)
+
+
+def accuracy(confusion: Tensor) -> Tensor:
+    """Returns the share of rows on the diagonal: [..., C, C] int64 to [...] float64."""
+    diagonal = confusion.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return diagonal.double() / confusion.sum((-2, -1))
+
+
+def macro_f1(confusion: Tensor) -> Tensor:
+    """Returns the mean of the classes' F1: [..., C, C] int64 to [...] float64.
+
+    A class that is neither present nor predicted is left out, as scikit-learn's `f1_score` with
+    `average="macro"` does.
+    """
+    hits = confusion.diagonal(dim1=-2, dim2=-1).double()
+    seen = (confusion.sum(-1) + confusion.sum(-2)).double()
+    f1 = 2.0 * hits / seen.clamp_min(1.0)
+    return f1.sum(-1) / (seen > 0).sum(-1)

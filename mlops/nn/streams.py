@@ -1,0 +1,48 @@
+"""Random numbers that depend on what they are for, never on who shares a pack.
+
+Initial weights come from (study seed, trial number); shuffles and dropout noise from (study seed,
+epoch, step) and are shared by all trials: common random numbers, so that trials differ by their
+configuration only. All are drawn on the CPU, so that every device sees the same ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_INITIAL_WEIGHTS, _SHUFFLE, _NOISE = range(3)
+
+
+def _generator(*key: int) -> torch.Generator:
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
+
+
+def initial_weights(seed: int, trial: int) -> torch.Generator:
+    """Returns the generator of one trial's initial weights."""
+    return _generator(seed, _INITIAL_WEIGHTS, trial)
+
+
+def shuffle(seed: int, epoch: int, n_rows: int) -> Tensor:
+    """Returns the order of the rows in one epoch: [n_rows] int64."""
+    return torch.randperm(n_rows, generator=_generator(seed, _SHUFFLE, epoch))
+
+
+def dropout_noise(
+    seed: int, epoch: int, first_row: int, layer: int, n_rows: int, width: int
+) -> Tensor:
+    """Returns uniform noise for one layer's units: [n_rows, width] float32.
+
+    Drawn unit by unit, so that unit i sees the same noise whatever `width` the layer is padded to.
+
+    Args:
+        seed: The study's seed.
+        epoch: The epoch, from 1.
+        first_row: Position in the epoch of the first row.
+        layer: The hidden layer, from 0.
+        n_rows: Rows to draw.
+        width: Units to draw.
+    """
+    generator = _generator(seed, _NOISE, epoch, first_row, layer)
+    return torch.rand(width, n_rows, generator=generator).t().contiguous()
