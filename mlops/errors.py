@@ -21,7 +21,7 @@ class MlopsError(Exception):
     exit_code = 1
 
 
-class InputError(MlopsError):
+class InputError(MlopsError, ValueError):
     """What the user gave cannot be used; nothing has been trained or recorded.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
@@ -76,7 +77,7 @@ def _cuts(
 @lru_cache(maxsize=4096)
 def _cost(widths: tuple[int, ...], batch_size: int, n_members: int) -> tuple[float, int]:
     """Estimates a step of a group: seconds, and bytes of the tensors it touches."""
-    weights = sum(n_in * n_out for n_in, n_out in zip(widths, widths[1:], strict=False))
+    weights = sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
     units = batch_size * sum(widths[1:])
     seconds = SECONDS_PER_LAYER * len(widths) + n_members * (
         6 * batch_size * weights * SECONDS_PER_FLOP + (units + weights) * SECONDS_PER_ELEMENT

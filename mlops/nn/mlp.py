@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class MLP(torch.nn.Module):
         super().__init__()
         widths = [n_features, *hidden_dims, n_classes]
         self.layers = torch.nn.ModuleList(
-            torch.nn.Linear(n_in, n_out) for n_in, n_out in zip(widths, widths[1:], strict=False)
+            torch.nn.Linear(n_in, n_out) for n_in, n_out in pairwise(widths)
         )
         self.activation = activations.BY_NAME[activation].function
         self.dropout = dropout

@@ -1,0 +1,58 @@
+# One command for everything; each sets up what it needs. `make tune ARGS="--max_evals 200"`
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+ADDRESS ?= http://127.0.0.1:8265
+
+.PHONY: setup init_mlflow data train tune submit ui test quick lint format bench
+.DEFAULT_GOAL := tune
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+init_mlflow: setup
+	$(BIN)/python -m ray_jobs.init_mlflow $(ARGS)
+
+data: setup
+	$(BIN)/python -m ray_jobs.generate_data $(ARGS)
+
+train: setup
+	$(BIN)/python -m ray_jobs.train $(ARGS)
+
+tune: setup
+	$(BIN)/python -m ray_jobs.tune $(ARGS)
+
+# To a cluster: `ray start --head` is one. The record goes to MLFLOW_TRACKING_URI, or to the store here.
+submit: init_mlflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_AUTH_MODE=$${RAY_AUTH_MODE:-token} \
+	ray job submit --address $(ADDRESS) --working-dir . \
+	  --runtime-env-json '{"env_vars": {"MLFLOW_TRACKING_URI": "'$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}'"}}' \
+	  -- $(CURDIR)/$(BIN)/python -m ray_jobs.tune $(ARGS)
+
+ui: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh
+
+test: setup lint
+	$(BIN)/python -m pytest -m "not (slow or cluster or browser or gpu)" $(ARGS)
+	$(BIN)/python -m pytest -m "(slow or cluster or browser) and not gpu" $(ARGS)
+
+quick: setup
+	$(BIN)/python -m pytest -m "not (slow or cluster or browser or gpu)" $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -1,0 +1,1 @@
+"""Measurements of speed, memory and search quality; nothing here asserts on timing."""

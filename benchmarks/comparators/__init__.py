@@ -1,0 +1,1 @@
+"""The same study as users write it today, to measure ours against."""

@@ -1,0 +1,41 @@
+"""What every job does around its work: messages to stderr, one JSON line to stdout, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlops.errors import InputError, MlopsError
+
+
+def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
+    """Runs a job and reports how it went.
+
+    Args:
+        job: Does the work and returns its result, JSON values.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 unusable settings or input, 130 interrupted.
+    """
+    try:
+        result = job()
+    except MlopsError as error:
+        problems = error.problems if isinstance(error, InputError) else [str(error)]
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is recorded", file=sys.stderr)
+        return 130
+    print(json.dumps(result), flush=True)
+    return 0
+
+
+def leave(status: int) -> None:
+    """Ends the process at once: what has to be written is written, the rest is only memory."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

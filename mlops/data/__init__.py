@@ -1,0 +1,1 @@
+"""Tables: loading, splitting, generating, and the preprocessing fitted on them."""

@@ -1,0 +1,384 @@
+"""The settings of every job: typed, frozen, read from YAML and flags, and nowhere else."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+
+from mlops.errors import SettingsError
+from mlops.hyperparameters import NAMES, Hyperparameters, problem_with
+from mlops.space import SearchSpace
+
+Auto = Literal["auto"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SyntheticSettings(_Section):
+    """A synthetic classification table, made by scikit-learn's make_classification."""
+
+    n_samples: int = Field(1000, description="rows")
+    n_features: int = Field(20, description="numeric columns feature_0, feature_1, ...")
+    n_classes: int = Field(2, description="classes of the column target")
+    informative: float = Field(0.5, description="share of the columns that carry information")
+    class_balance: list[float] | None = Field(
+        None, description="share of each class, summing to 1; equal shares by default"
+    )
+    label_noise: float = Field(0.01, description="share of rows given a random class")
+    class_separation: float = Field(1.0, description="distance between the classes")
+    seed: NonNegativeInt = Field(0, description="seed of the table")
+
+
+class DataSettings(_Section):
+    """Where the table comes from: a file, scikit-learn, OpenML, or else a synthetic one."""
+
+    path: str | None = Field(None, description="your table, .csv or .parquet")
+    target: str | None = Field(None, description="the column to predict")
+    test_path: str | None = Field(None, description="a test table of its own; else 20% is split")
+    sklearn: Literal["breast_cancer", "wine", "digits", "iris"] | None = Field(
+        None, description="a table that comes with scikit-learn"
+    )
+    openml: PositiveInt | None = Field(None, description="id of an OpenML data set, e.g. 1590")
+    synthetic: SyntheticSettings = Field(
+        SyntheticSettings(), description="the synthetic table, if none of these is given"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSettings:
+        given = [name for name in ("path", "sklearn", "openml") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"must name one source, got {' and '.join(given)}; leave all but one out"
+            )
+        if self.path is not None and self.target is None:
+            raise ValueError(
+                "must name the column to predict, got none; add --data.target COLUMN"
+            )
+        if self.test_path is not None and self.path is None:
+            raise ValueError(
+                "test_path must come with a training table, got no path; add --data.path FILE"
+            )
+        return self
+
+
+class ResourceSettings(_Section):
+    """What each worker gets; a worker trains one pack at a time."""
+
+    workers: PositiveInt | Auto = Field(
+        "auto", description="packs in flight; auto fills every core, or every GPU if there is one"
+    )
+    cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker")
+    gpus_per_worker: NonNegativeFloat | Auto = Field(
+        "auto", description="GPUs a worker, fractions allowed; auto is 1 if there is one, else 0"
+    )
+
+
+class TrackingSettings(_Section):
+    """Where the record is kept; the environment variable MLFLOW_TRACKING_URI wins."""
+
+    uri: str | None = Field(
+        None, description="MLflow store; by default sqlite:///mlflow.db, artifacts in ./mlruns"
+    )
+    experiment: str = Field("mlops-classification", description="MLflow experiment")
+    model_name: str = Field("mlp", description="name in the model registry")
+
+
+class SearchSettings(_Section):
+    """How configurations are chosen."""
+
+    algorithm: Literal["hyperopt", "optuna", "random"] = Field(
+        "hyperopt", description="TPE by hyperopt or by optuna, or random"
+    )
+    initial_points: PositiveInt = Field(10, description="random trials before TPE starts")
+
+
+class PruningSettings(_Section):
+    """Successive halving within a pack: off unless eta is given."""
+
+    eta: int | None = Field(
+        None, ge=2, description="keep the best 1/eta of a pack at each rung; off by default"
+    )
+    min_epochs: PositiveInt = Field(5, description="the first rung, each next is eta times later")
+
+
+class _Job(BaseSettings):
+    """Settings of a job: only what its YAML file and its flags say, nothing from elsewhere."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> Any:
+        return (init_settings,)
+
+
+class InitMlflowSettings(_Job):
+    """Settings of the job init_mlflow."""
+
+    tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
+
+
+class GenerateDataSettings(SyntheticSettings, _Job):
+    """Settings of the job generate_data."""
+
+    output: str = Field("data/synthetic.parquet", description="file to write, .parquet or .csv")
+    tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
+
+
+class _Study(_Job):
+    """What train and tune have in common."""
+
+    data: DataSettings = Field(DataSettings(), description="the table")
+    metric: Literal["val_accuracy", "val_f1", "val_loss"] = Field(
+        "val_accuracy", description="what the best epoch and the best trial are best in"
+    )
+    seed: NonNegativeInt = Field(0, description="seed of the split, the search and the training")
+    study: str | None = Field(None, description="name of the study; by default job and time")
+    resources: ResourceSettings = Field(ResourceSettings(), description="cores and GPUs")
+    tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
+
+
+_DEFAULT = Hyperparameters()
+
+
+class TrainSettings(_Study):
+    """Settings of the job train."""
+
+    hidden_dims: list[int] = Field(
+        list(_DEFAULT.hidden_dims), description="width of each hidden layer"
+    )
+    learning_rate: float = Field(
+        _DEFAULT.learning_rate,
+        validation_alias=AliasChoices("lr", "learning_rate"),
+        description="AdamW's step size",
+    )
+    batch_size: int = Field(_DEFAULT.batch_size, description="rows a step")
+    epochs: int = Field(_DEFAULT.epochs, description="passes over the training part")
+    dropout: float = Field(_DEFAULT.dropout, description="share of hidden units dropped a step")
+    weight_decay: float = Field(_DEFAULT.weight_decay, description="AdamW's decoupled decay")
+    label_smoothing: float = Field(
+        _DEFAULT.label_smoothing, description="probability mass spread over all classes"
+    )
+    activation: str = Field(_DEFAULT.activation, description="relu, gelu, silu or tanh")
+
+    @field_validator(*NAMES)
+    @classmethod
+    def _rule(cls, value: Any, info: ValidationInfo) -> Any:
+        if problem := problem_with(str(info.field_name), value):
+            raise ValueError(problem)
+        return value
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """The one configuration to train."""
+        return Hyperparameters.from_dict({name: getattr(self, name) for name in NAMES})
+
+
+class TuneSettings(_Study):
+    """Settings of the job tune."""
+
+    max_evals: PositiveInt = Field(20, description="trials")
+    epochs: PositiveInt = Field(50, description="epochs of each trial, unless in the space")
+    pack_size: PositiveInt | Auto = Field(
+        "auto", description="trials a worker trains at once; 1 is one trial a worker"
+    )
+    space: dict[str, Any] = Field(
+        {
+            "hidden_dims": {"choice": [[32], [64], [64, 32], [128, 64]]},
+            "batch_size": {"choice": [16, 32, 64, 128]},
+            "learning_rate": {"loguniform": [1e-4, 1e-2]},
+            "dropout": {"uniform": [0.0, 0.5]},
+            "weight_decay": {"loguniform": [1e-6, 1e-2]},
+        },
+        description="distributions over hyperparameters (see mlops/space.py)",
+    )
+    defaults: dict[str, Any] = Field(
+        {}, description="trial 0, and the values of what the space leaves out"
+    )
+    search: SearchSettings = Field(SearchSettings(), description="how configurations are chosen")
+    pruning: PruningSettings = Field(PruningSettings(), description="pruning at rungs")
+
+    @field_validator("space")
+    @classmethod
+    def _readable_space(cls, value: dict[str, Any]) -> dict[str, Any]:
+        SearchSpace.parse(value)
+        return value
+
+    @field_validator("defaults")
+    @classmethod
+    def _known_defaults(cls, value: dict[str, Any]) -> dict[str, Any]:
+        problems = []
+        for name, given in value.items():
+            if name not in NAMES:
+                problems.append(f"defaults.{name}: must be one of {', '.join(NAMES)}")
+            elif problem := problem_with(name, given):
+                problems.append(f"defaults.{name}: {problem}")
+        if problems:
+            raise SettingsError(problems)
+        return value
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The parsed search space."""
+        return SearchSpace.parse(self.space)
+
+    @property
+    def default_configuration(self) -> Hyperparameters:
+        """Trial 0."""
+        values = {**_DEFAULT.to_dict(), "epochs": self.epochs, **self.defaults}
+        return Hyperparameters.from_dict(values)
+
+
+Job = TypeVar("Job", bound=_Job)
+
+
+def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "") -> Job:
+    """Reads a job's settings: defaults, then its YAML file, then flags.
+
+    Args:
+        job: The settings model.
+        argv: Flags, without the program's name.
+        name: The job's name; `configs/<name>.yaml` is read where `--config` names no file.
+        description: What `--help` says first.
+
+    Raises:
+        SettingsError: With every problem of the file and the flags, a line each.
+        SystemExit: After `--help`.
+    """
+    default = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help=f"YAML file (default: {name}.yaml)")
+    config: dict[str, Path] = {}
+    unknown: list[str] = []
+
+    def parse(parser: argparse.ArgumentParser, args: Any, namespace: Any = None) -> Any:
+        known, rest = parser.parse_known_args(args, namespace)
+        unknown.extend(rest)
+        if known.config is not None:
+            config["file"] = Path(known.config)
+        del known.config
+        return known
+
+    def fail(message: str) -> None:
+        raise SettingsError(f"{message}; --help lists every setting")
+
+    parser.error = fail  # type: ignore[method-assign, assignment]
+    flags = CliSettingsSource(
+        job,
+        cli_parse_args=list(argv),
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        root_parser=parser,
+        parse_args_method=parse,
+    )()
+    problems = _unknown_flags(unknown, parser)
+    if "file" in config:
+        values = _read_yaml(config["file"], problems)
+    else:
+        values = _read_yaml(default, problems) if default.exists() else {}
+    try:
+        settings = job.model_validate(_merged(values, flags))
+    except ValidationError as error:
+        problems += _problems(error, job)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _unknown_flags(tokens: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    known = [option for action in parser._actions for option in action.option_strings]
+    flags = [token.split("=")[0] for token in tokens if token.startswith("--")]
+    if tokens and not flags:
+        return [f"{tokens[0]}: flags must start with --, got {tokens[0]!r}"]
+    return [f"{flag}: no such setting{_nearest(flag, known)}" for flag in flags]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; --help lists every setting"
+
+
+def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"--config: must be a readable file, got {path}: {error.strerror}")
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"--config: must be YAML, got {path}: {' '.join(str(error).split())}")
+        return {}
+    if values is not None and not isinstance(values, dict):
+        problems.append(f"--config: must be a mapping of settings, got {values!r} in {path}")
+        return {}
+    return values or {}
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays flags over a file: section by section, except the space, which is taken whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, Mapping) and key != "space":
+            value = _merged(below, value)
+        merged[key] = value
+    return merged
+
+
+def _problems(error: ValidationError, job: type[BaseModel]) -> list[str]:
+    """Turns pydantic's errors into lines of ours: path, rule, value, remedy."""
+    problems: list[str] = []
+    rules: dict[str, list[str]] = {}
+    given: dict[str, Any] = {}
+    for detail in error.errors():
+        cause = detail.get("ctx", {}).get("error")
+        # In a union pydantic adds the branch it tried to the path; keep what the user wrote.
+        path = [str(part) for part in detail["loc"] if str(part) not in _UNION_BRANCHES]
+        path = [part for part in path if not part.startswith(("literal[", "constrained-"))]
+        where = ".".join(path)
+        if isinstance(cause, SettingsError):
+            problems += cause.problems
+        elif detail["type"] == "extra_forbidden":
+            section: Any = job
+            for part in path[:-1]:
+                section = section.model_fields[part].annotation
+            known = list(section.model_fields)
+            problems.append(f"{where}: no such setting{_nearest(path[-1], known)}")
+        elif isinstance(cause, ValueError):
+            problems.append(f"{where}: {cause}")
+        else:
+            rule = detail["msg"].replace("Input should be ", "")
+            rules.setdefault(where, []).append(rule.split(", unable to")[0])
+            given[where] = detail["input"]
+    return problems + [
+        f"{where}: must be {' or '.join(alternatives)}, got {given[where]!r}"
+        for where, alternatives in rules.items()
+    ]
+
+
+_UNION_BRANCHES = ("int", "float", "function-after", "function-before")

@@ -1,0 +1,123 @@
+"""Ray Tune's MLflow callback, taught that a Tune trial is a pack of ours."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import Any
+
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+from ray.tune.experiment import Trial
+
+from mlops.nn.records import Outcome
+from mlops.tracking.store import Store
+from mlops.tracking.writer import RunWriter
+
+
+class StudyLogger(MLflowLoggerCallback):
+    """Records every trial of every pack as a child run of the study's run.
+
+    Tune's loop is never blocked: the callback queues, `RunWriter`'s thread sends. A pack that Tune
+    starts again after a crash goes on in the same runs: an epoch is recorded once, since a trial
+    repeats exactly.
+
+    Args:
+        store: Where to write.
+        parent_run_id: The study's run.
+        study: The study's name.
+        metric: The study's metric, recorded once more at each trial's best.
+    """
+
+    def __init__(self, store: Store, parent_run_id: str, study: str, metric: str) -> None:
+        super().__init__(tracking_uri=store.uri, experiment_name=store.experiment_name)
+        self._writer = RunWriter(store, parent_run_id, {"study": study})
+        self._metric = metric
+        self._seconds = 0.0
+        self._epochs: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._ended: set[int] = set()
+        self._duplicates: dict[int, list[int]] = defaultdict(list)
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Does nothing: the store is open."""
+
+    def log_trial_start(self, trial: Trial) -> None:
+        """Opens a run for every trial of a pack."""
+        for member in trial.config["trials"]:
+            number, original = member["number"], member["duplicate_of"]
+            if number in self._open or number in self._ended:
+                continue
+            tags = {"pack": str(trial.config["pack"])}
+            if original is not None:
+                tags["duplicate_of"] = str(original)
+                self._duplicates[original].append(number)
+            self._writer.start(number, member["params"], tags)
+            self._open.add(number)
+            if original in self._ended:
+                self._copy(original)
+
+    @property
+    def seconds(self) -> float:
+        """Time this callback and its writer have spent."""
+        return self._seconds + self._writer.seconds
+
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
+        """Records the epochs and the ends that a report carries."""
+        started = time.perf_counter()
+        new = [r for r in result["records"] if r["epoch"] > self._epochs.get(r["trial"], 0)]
+        for record in new:
+            self._epochs[record["trial"]] = record["epoch"]
+        if new:
+            self._writer.record(new)
+        for ended in result["results"]:
+            if ended["trial"] in self._ended:
+                continue
+            metrics = {"seconds": ended["seconds"]}
+            if ended["score"] is not None:
+                metrics[f"best_{self._metric}"] = ended["score"]
+                metrics["best_epoch"] = ended["best_epoch"]
+            self._end(ended["trial"], Outcome(ended["outcome"]), ended["reason"], metrics)
+        self._seconds += time.perf_counter() - started
+
+    def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
+        """Fails what a pack that has died for good leaves open."""
+        if failed:
+            for member in trial.config["trials"]:
+                if member["number"] in self._open and member["duplicate_of"] is None:
+                    self._end(member["number"], Outcome.FAILED, failure_reason(trial))
+
+    def close(self) -> None:
+        """Marks what is still open as interrupted, and returns when all is written.
+
+        Raises:
+            TrackingError: If the store does not take it.
+        """
+        for number in sorted(self._open):
+            if number in self._open:
+                self._end(number, Outcome.INTERRUPTED, "the study was stopped")
+        self._writer.close()
+
+    def _end(
+        self,
+        number: int,
+        outcome: Outcome,
+        reason: str | None,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
+        self._writer.end(number, outcome, reason, metrics)
+        self._open.discard(number)
+        self._ended.add(number)
+        self._copy(number)
+
+    def _copy(self, original: int) -> None:
+        for number in self._duplicates.pop(original, []):
+            self._writer.copy(number, original)
+            self._open.discard(number)
+            self._ended.add(number)
+
+
+def failure_reason(trial: Trial) -> str:
+    """Returns in one line why Tune gave a pack up."""
+    error = trial.get_error()
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"its worker failed: {lines[-1].strip()}" if lines else "its worker failed"

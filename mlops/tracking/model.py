@@ -1,0 +1,306 @@
+"""A study's best model as an MLflow model, loadable as `pyfunc` and as `pytorch`, without pickle.
+
+    MLmodel  requirements.txt  conda.yaml  python_env.yaml  input_example.json
+    predictor/       what `mlops.tracking.pyfunc` reads: safetensors and JSON
+    data/model.pt2   the exported network, for `mlflow.pytorch.load_model`
+    code/mlops/      this package, so that the model loads where it is not installed
+    checksums.json   SHA-256 of every other file; its own is the tag `sha256` of the model
+
+MLflow's loaders put code/ before all else on the path and import from it. `registry.load` does not.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import platform
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops.errors import TrackingError
+from mlops.hyperparameters import Hyperparameters
+from mlops.tracking import pyfunc
+from mlops.tracking.store import Store, prepare_environment
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from torch.export import ExportedProgram
+    from torch.nn import Module
+
+    from mlops.data.features import FeatureEncoder
+    from mlops.nn.mlp import MLP
+
+NAME = "model"
+PREDICTOR = "predictor"
+CHECKSUMS = "checksums.json"
+SHA256_TAG = "sha256"
+EXAMPLE_ROWS = 5
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model on record.
+
+    Attributes:
+        uri: `models:/m-...`, for MLflow's loaders.
+        model_id: MLflow's id of it.
+        run_id: The run that made it.
+        location: Where its files are.
+        sha256: SHA-256 of its `checksums.json`.
+    """
+
+    uri: str
+    model_id: str
+    run_id: str
+    location: str
+    sha256: str
+
+
+def warm_up() -> None:
+    """Does what the first `log_model` of a process spends most of its time on: imports.
+
+    Measured: `torch.export` takes 2.5 s of CPU the first time, `log_model` after it 0.4 s. So call
+    this in a thread while workers train.
+    """
+    import torch
+
+    tiny = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+    torch.export.save(export(tiny, 2), io.BytesIO())
+    prepare_environment()
+    import mlflow.pyfunc  # noqa: F401
+
+
+def log_model(
+    store: Store,
+    run_id: str,
+    *,
+    mlp: MLP,
+    hyperparameters: Hyperparameters,
+    encoder: FeatureEncoder,
+    classes: list[Any],
+    target_name: str,
+    example: pd.DataFrame,
+    metrics: dict[str, float] | None = None,
+) -> LoggedModel:
+    """Records a trained model under the name `model` of a run.
+
+    Args:
+        store: Where the run is.
+        run_id: The study's run.
+        mlp: The network with its weights; it is not changed.
+        hyperparameters: Its configuration.
+        encoder: The preprocessing it was trained with.
+        classes: The labels, as JSON values, in the order of its outputs.
+        target_name: The column it predicts.
+        example: Some raw rows; the first few are stored with the model.
+        metrics: The model's scores, recorded both on the run and on the model at step 0: whoever
+            calls this need not log them again.
+
+    Raises:
+        TrackingError: The model could not be stored; the record of it is marked as failed.
+    """
+    prepare_environment()
+    network = copy.deepcopy(mlp).cpu().eval()
+    predictor = pyfunc.Predictor(network, encoder, classes, target_name, hyperparameters)
+    with tempfile.TemporaryDirectory(prefix="mlops-model-") as scratch:
+        folder = Path(scratch) / NAME
+        model = _save(folder, predictor, example)
+        return _record(store, run_id, folder, model, predictor, metrics or {})
+
+
+def _record(
+    store: Store,
+    run_id: str,
+    folder: Path,
+    model: Model,
+    predictor: pyfunc.Predictor,
+    metrics: dict[str, float],
+) -> LoggedModel:
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.exceptions import MlflowException
+
+    client = store.client
+    params = {key: str(value) for key, value in predictor.hyperparameters.to_dict().items()}
+    entry = client.create_logged_model(
+        store.experiment_id, NAME, source_run_id=run_id, params=params, model_type="classifier"
+    )
+    model.model_id = model.model_uuid = entry.model_id
+    model.run_id, model.artifact_path = run_id, entry.artifact_location
+    model.save(str(folder / "MLmodel"))
+    sha256 = write_checksums(folder)
+    try:
+        client.log_model_artifacts(entry.model_id, str(folder))
+        client.set_logged_model_tags(entry.model_id, {SHA256_TAG: sha256})
+        client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=0)])
+        now = int(time.time() * 1000)
+        scores = [
+            Metric(key, value, now, 0, model_id=entry.model_id, run_id=run_id)
+            for key, value in metrics.items()
+        ]
+        client.log_batch(run_id, metrics=scores)
+        client.finalize_logged_model(entry.model_id, "READY")
+    except (MlflowException, OSError) as error:
+        client.finalize_logged_model(entry.model_id, "FAILED")
+        raise TrackingError(
+            f"the model must be stored in {entry.artifact_location}, got {error}; see to the store"
+        ) from error
+    uri = f"models:/{entry.model_id}"
+    return LoggedModel(uri, entry.model_id, run_id, entry.artifact_location, sha256)
+
+
+def _save(folder: Path, predictor: pyfunc.Predictor, example: pd.DataFrame) -> Model:
+    """Writes a model folder, all but MLmodel, which wants ids that only the store can give.
+
+    This is what `mlflow.pytorch.save_model` writes, without its comparing of every requirement with
+    all that is installed (1-3 s).
+    """
+    import mlflow.pyfunc
+    import torch
+    from mlflow.models import Model
+    from mlflow.models.utils import _save_example
+
+    package = Path(pyfunc.__file__).parents[1]
+    no_caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, folder / "code" / package.name, ignore=no_caches)
+    (folder / "data").mkdir()
+    torch.export.save(export(predictor.mlp, predictor.encoder.width), folder / "data" / "model.pt2")
+    pyfunc.write(folder / PREDICTOR, predictor)
+    _write_environment(folder)
+
+    model = Model()
+    model.add_flavor(
+        "pytorch", model_data="data", code="code", pytorch_version=str(torch.__version__)
+    )
+    mlflow.pyfunc.add_to_model(
+        model,
+        loader_module=pyfunc.__name__,
+        data=PREDICTOR,
+        code="code",
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    model.signature = _signature(predictor)
+    kinds = {column.name: column.kind for column in predictor.encoder.columns}
+    model.metadata = {"columns": kinds, "target": predictor.target_name}
+    _save_example(model, example.head(EXAMPLE_ROWS).reset_index(drop=True), str(folder))
+    model.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    return model
+
+
+def export(network: Module, n_features: int) -> ExportedProgram:
+    """Exports a network for any number of rows.
+
+    Two rows, because with one the exporter takes their number for a constant.
+    """
+    import torch
+
+    rows = {0: torch.export.Dim.AUTO}
+    return torch.export.export(network, (torch.zeros(2, n_features),), dynamic_shapes=[rows])
+
+
+def _write_environment(folder: Path) -> None:
+    """Names what loading needs, as installed, in the three files that MLflow reads.
+
+    A local label of a version, such as torch's `+cpu`, is left out: no index need have it.
+    """
+    import yaml
+
+    requirements = [f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS]
+    python = platform.python_version()
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        "dependencies": [f"python={python}", "pip", {"pip": requirements}],
+    }
+    virtual = {
+        "python": python,
+        "build_dependencies": ["pip"],
+        "dependencies": ["-r requirements.txt"],
+    }
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
+    (folder / "conda.yaml").write_text(yaml.safe_dump(conda), encoding="utf-8")
+    (folder / "python_env.yaml").write_text(yaml.safe_dump(virtual), encoding="utf-8")
+
+
+def _signature(predictor: pyfunc.Predictor) -> ModelSignature:
+    """Names the columns; their types are the encoder's to check, cell by cell.
+
+    MLflow's own types refuse rows that we can read: a batch whose numbers happen to be whole is
+    int64 and no `double`, a gap makes a `long` a float64, and a text column of gaps alone is no
+    `string`. The kinds of the columns are in the model's metadata.
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
+
+    types = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
+    label = types.get(type(predictor.classes[0]), DataType.string)
+    names = pyfunc.probability_columns(predictor.classes)
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), column.name) for column in predictor.encoder.columns]),
+        outputs=Schema(
+            [ColSpec(label, "label"), *(ColSpec(DataType.double, name) for name in names)]
+        ),
+    )
+
+
+def write_checksums(folder: Path) -> str:
+    """Writes the SHA-256 of every file of a model into its `checksums.json`.
+
+    Returns:
+        The SHA-256 of that file.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    return _sha256(folder / CHECKSUMS)
+
+
+def verify(folder: Path, sha256: str | None) -> None:
+    """Checks that a model's files are those that were recorded, no more and no fewer.
+
+    Args:
+        folder: A copy of the model's files.
+        sha256: The model's tag `sha256`.
+
+    Raises:
+        TrackingError: They are not, or none were recorded.
+    """
+    listing = folder / CHECKSUMS
+    if sha256 is None or not listing.is_file() or _sha256(listing) != sha256:
+        raise TrackingError(
+            "a model must carry the checksums recorded with it, got "
+            f"{'other ones' if sha256 and listing.is_file() else 'none'}; it was not made by this "
+            "package or has been changed since, register a new one"
+        )
+    expected = json.loads(listing.read_text(encoding="utf-8"))
+    paths = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]
+    found = {path.relative_to(folder).as_posix(): path for path in paths}
+    # MLflow's loaders leave these two behind when they use the files in place.
+    strange = [
+        name
+        for name in found.keys() - expected.keys() - {CHECKSUMS, "registered_model_meta"}
+        if "__pycache__" not in name.split("/")
+    ]
+    wrong = sorted(
+        {name for name in expected if name not in found or _sha256(found[name]) != expected[name]}
+        | set(strange)
+    )
+    if wrong:
+        raise TrackingError(
+            f"a model's files must be those that were recorded, got {len(wrong)} changed, missing "
+            f"or added ({', '.join(wrong[:3])}); register a new one"
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

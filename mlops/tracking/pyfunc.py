@@ -1,0 +1,146 @@
+"""A trained model in a folder, without pickle, and the predictor read back from it.
+
+    model.json            hyperparameters, preprocessing, classes, target
+    weights.safetensors   the weights, as `MLP.state_dict()` has them
+
+MLflow's `python_function` flavor names this module as its loader. It needs MLflow for nothing, so a
+server may use it alone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops.errors import TrackingError
+from mlops.hyperparameters import Hyperparameters
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from mlops.data.features import FeatureEncoder
+    from mlops.nn.mlp import MLP
+
+FORMAT = 1
+DESCRIPTION = "model.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Raw rows in, a label and a probability for each class out.
+
+    Attributes:
+        mlp: The network, on the CPU, in evaluation mode.
+        encoder: The fitted preprocessing.
+        classes: The labels, in the order of the network's outputs.
+        target_name: The column that is predicted.
+        hyperparameters: The configuration it was trained with.
+    """
+
+    mlp: MLP
+    encoder: FeatureEncoder
+    classes: list[Any]
+    target_name: str
+    hyperparameters: Hyperparameters
+
+    def probabilities(self, frame: pd.DataFrame) -> np.ndarray:
+        """Returns the probability of each class for raw rows: [N, C] float64.
+
+        Raises:
+            TableError: A column is missing, or a cell cannot be read.
+        """
+        import torch
+
+        with torch.inference_mode():
+            logits = self.mlp(torch.from_numpy(self.encoder.transform(frame)))
+            return torch.softmax(logits.double(), 1).numpy()
+
+    def predict(self, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
+        """Returns `label` and one column `probability_<class>` for each class.
+
+        Args:
+            model_input: Raw rows: the columns of the training table, in any order; others are
+                ignored.
+            params: Not used; MLflow passes it.
+
+        Raises:
+            TableError: A column is missing, or a cell cannot be read.
+        """
+        import pandas as pd
+
+        probabilities = self.probabilities(model_input)
+        labels = pd.Series(self.classes).take(probabilities.argmax(1))
+        columns = {"label": labels.set_axis(model_input.index)}
+        for name, column in zip(probability_columns(self.classes), probabilities.T, strict=True):
+            columns[name] = pd.Series(column, index=model_input.index)
+        return pd.DataFrame(columns)
+
+
+def probability_columns(classes: list[Any]) -> list[str]:
+    """Names the columns of a prediction that hold probabilities."""
+    return [f"probability_{label}" for label in classes]
+
+
+def write(folder: Path, predictor: Predictor) -> None:
+    """Writes a predictor's two files into a new folder."""
+    from safetensors.torch import save
+
+    folder.mkdir()
+    description = {
+        "format": FORMAT,
+        "hyperparameters": predictor.hyperparameters.to_dict(),
+        "preprocessing": predictor.encoder.to_json(),
+        "classes": predictor.classes,
+        "target": predictor.target_name,
+    }
+    text = json.dumps(description, indent=1, allow_nan=False, ensure_ascii=False)
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    weights = {name: tensor.contiguous() for name, tensor in predictor.mlp.state_dict().items()}
+    # Not save_file: its files are readable by their owner alone.
+    (folder / WEIGHTS).write_bytes(save(weights))
+
+
+def read(folder: Path) -> Predictor:
+    """Reads what `write` wrote; nothing in the folder is executed.
+
+    Raises:
+        TrackingError: The files are of another format or do not belong together.
+    """
+    from safetensors.torch import load_file
+
+    from mlops.data.features import FeatureEncoder
+    from mlops.nn.mlp import MLP
+
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    if description.get("format") != FORMAT:
+        raise TrackingError(
+            f"a model must be of format {FORMAT}, got {description.get('format')!r}; use the "
+            "version of this package that wrote it, or train it again"
+        )
+    hyperparameters = Hyperparameters.from_dict(description["hyperparameters"])
+    encoder = FeatureEncoder.from_json(description["preprocessing"])
+    classes = description["classes"]
+    mlp = MLP(
+        encoder.width,
+        len(classes),
+        hyperparameters.hidden_dims,
+        hyperparameters.activation,
+        hyperparameters.dropout,
+    )
+    try:
+        mlp.load_state_dict(load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise TrackingError(
+            f"a model's weights must fit its description, got {str(error).splitlines()[0]}; the "
+            "model is damaged, train it again"
+        ) from error
+    return Predictor(mlp.eval(), encoder, classes, description["target"], hyperparameters)
+
+
+def _load_pyfunc(path: str) -> Predictor:
+    """Loads the model for `mlflow.pyfunc.load_model`."""
+    return read(Path(path))

@@ -1,0 +1,205 @@
+"""The MLflow store of a job: where it is, its experiment, its client.
+
+Importing MLflow takes 2 s and its SQL store another 1.3 s, so all of MLflow is imported inside
+functions; `open_store` may run in a background thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops.errors import TrackingError
+from mlops.tracking.probe import (
+    ELSEWHERE,
+    check_database,
+    check_server,
+    check_sqlite,
+    create_sqlite,
+    first_line,
+    without_password,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Experiment
+    from mlflow.tracking import MlflowClient
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+EXPERIMENT = "mlops-classification"
+_DATABASES = ("postgresql", "mysql", "mssql")
+_QUIETED = ("mlflow", "alembic", "sqlalchemy")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow store that was reachable, and an experiment in it.
+
+    Attributes:
+        uri: The tracking and registry URI; an SQLite path in it is absolute.
+        experiment_name: Name of the experiment.
+        experiment_id: Its id.
+        artifact_location: Where its artifacts go.
+    """
+
+    uri: str = field(repr=False)  # it may hold a password
+    experiment_name: str
+    experiment_id: str
+    artifact_location: str
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """A client of this store, whatever the process's own tracking URI is."""
+        return _client(self.uri)
+
+    @property
+    def display_uri(self) -> str:
+        """The URI without a password."""
+        return without_password(self.uri)
+
+
+def prepare_environment() -> None:
+    """Turns off MLflow's telemetry, pickles and progress bars, unless the user has set them.
+
+    MLflow reads these from the environment, and child processes should agree.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def active_run_from_environment() -> str | None:
+    """Returns the run that `mlflow run` made for this process, if it did."""
+    return os.environ.get("MLFLOW_RUN_ID") or None
+
+
+def resolve_uri(uri: str | None = None) -> str:
+    """Returns the tracking URI: MLFLOW_TRACKING_URI, else `uri`, else an SQLite file here.
+
+    The path of an SQLite file is made absolute, so that it means the same from any folder.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI
+    path = _sqlite_path(chosen)
+    return chosen if path is None else f"sqlite:///{path}"
+
+
+def open_store(
+    uri: str | None = None, experiment: str = EXPERIMENT, *, timeout: float = 15.0
+) -> Store:
+    """Creates or checks the tracking database and the experiment.
+
+    Harmless when repeated, and when several processes do it at once. Under `mlflow run` the
+    experiment is that of the run made there, whatever `experiment` says. Artifacts go where MLflow
+    puts them: for a database into `./mlruns` of the folder in which the experiment is created,
+    recorded as an absolute path.
+
+    Args:
+        uri: The setting; MLFLOW_TRACKING_URI wins over it.
+        experiment: The experiment's name.
+        timeout: Seconds until a server that does not answer is given up.
+
+    Raises:
+        TrackingError: The store cannot be reached or used.
+    """
+    started = time.monotonic()
+    chosen = resolve_uri(uri)
+    path = _sqlite_path(chosen)
+    if path is not None:
+        check_sqlite(path, timeout)
+    prepare_environment()
+    import mlflow.exceptions
+
+    with quiet():
+        try:
+            if path is not None:
+                create_sqlite(path)
+            else:
+                _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()))
+            client = _client(chosen)
+            found = _experiment_of_run(client) or _experiment(client, experiment)
+        except mlflow.exceptions.MlflowException as error:
+            raise TrackingError(
+                f"the tracking store must be usable, got {without_password(chosen)} "
+                f"({first_line(error)}); {ELSEWHERE}"
+            ) from error
+    return Store(chosen, found.name, found.experiment_id, found.artifact_location)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences the loggers of MLflow and its database layer for a while."""
+    loggers = [logging.getLogger(name) for name in _QUIETED]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _client(uri: str) -> MlflowClient:
+    prepare_environment()
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    """Returns the file of an SQLite URI, absolute; None for other URIs and in-memory databases."""
+    rest = uri.removeprefix("sqlite:///")
+    if rest == uri or rest in ("", ":memory:") or "?" in rest:
+        return None
+    return Path(rest).absolute()
+
+
+def _check(uri: str, timeout: float) -> None:
+    """Finds out within seconds what MLflow would find out in minutes."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme in ("http", "https"):
+        check_server(uri, timeout)
+    elif scheme in _DATABASES:
+        check_database(uri, timeout)
+
+
+def _experiment_of_run(client: MlflowClient) -> Experiment | None:
+    run_id = active_run_from_environment()
+    if run_id is None:
+        return None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_experiment(client.get_run(run_id).info.experiment_id)
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLFLOW_RUN_ID must name a run of the tracking store, got {run_id} "
+            f"({first_line(error)}); unset MLFLOW_RUN_ID or {ELSEWHERE}"
+        ) from error
+
+
+def _experiment(client: MlflowClient, name: str) -> Experiment:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            client.create_experiment(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.get_experiment_by_name(name)
+    if found is None:
+        raise TrackingError(f"experiment `{name}` must exist once created, got none; try again")
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment `{name}` must be active, got one that is deleted; restore it with `mlflow "
+            f"experiments restore --experiment-id {found.experiment_id}`, or name another one"
+        )
+    return found

@@ -1,0 +1,136 @@
+"""The parent run of a study: its settings, its table of trials, its best model."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlops.tracking import registry
+from mlops.tracking.dataset import log_dataset
+from mlops.tracking.model import log_model
+from mlops.tracking.pictures import log_confusion_matrix
+from mlops.tracking.store import Store, active_run_from_environment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlops.data.table import Parts
+    from mlops.tracking.pyfunc import Predictor
+
+CANDIDATE = "candidate"
+# MLflow cuts longer values.
+LONGEST_PARAM = 6000
+
+
+class StudyRun:
+    """A study's run, made when it is entered and ended when it is left.
+
+    Under `mlflow run` it is the run made there. Left by an exception it ends as failed, or as
+    killed when the user interrupted it.
+
+    Args:
+        store: Where the run is.
+        study: The study's name.
+        settings: The job's resolved settings.
+        parts: The table.
+    """
+
+    def __init__(
+        self, store: Store, study: str, settings: Mapping[str, Any], parts: Parts
+    ) -> None:
+        self._store, self._client = store, store.client
+        self._study, self._settings, self._parts = study, settings, parts
+        self.run_id = ""
+
+    def __enter__(self) -> StudyRun:
+        given = active_run_from_environment()
+        if given is None:
+            run = self._client.create_run(self._store.experiment_id, run_name=self._study)
+        else:
+            run = self._client.get_run(given)
+        self.run_id = run.info.run_id
+        # What `mlflow run` has recorded as text cannot be recorded again in other words.
+        self._log_params(_flat(self._settings), besides=run.data.params)
+        self._client.set_tag(self.run_id, "study", self._study)
+        self._client.log_dict(self.run_id, dict(self._settings), "settings.yaml")
+        log_dataset(self._store, self.run_id, self._parts)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        status = "FINISHED" if kind is None else "FAILED"
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            status = "KILLED"
+        self._client.set_terminated(self.run_id, status)
+
+    def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str] = {}) -> None:
+        from mlflow.entities import Param
+
+        texts = {name: str(value)[:LONGEST_PARAM] for name, value in params.items()}
+        new = [Param(name, text) for name, text in texts.items() if name not in besides]
+        self._client.log_batch(self.run_id, params=new)
+
+    def log_packing(self, packing: Mapping[str, int]) -> None:
+        """Records how trials are divided into packs, which fixes what the search proposes."""
+        for name, value in packing.items():
+            self._client.set_tag(self.run_id, name, str(value))
+
+    def log_trials(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Records the table of trials, as trials.csv."""
+        flat = [{**_flat({k: v for k, v in row.items() if k != "params"}), **row["params"]} for row in rows]
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in flat for name in row))
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(flat)
+        self._client.log_text(self.run_id, text.getvalue(), "trials.csv")
+
+    def log_best(
+        self, best: Mapping[str, Any], predictor: Predictor, metrics: Mapping[str, float], confusion: np.ndarray, model_name: str
+    ) -> dict[str, Any]:
+        """Records the best trial's model with its scores and registers it as the candidate.
+
+        Args:
+            best: The trial's row of the table.
+            predictor: The model.
+            metrics: Its loss, accuracy and F1 on each part.
+            confusion: [C, C] int64 on the test part, actual by predicted.
+            model_name: Name in the registry.
+
+        Returns:
+            What the job reports: scores, model and version.
+        """
+        parts = self._parts
+        self._client.set_tag(self.run_id, "best_trial", str(best["trial"]))
+        self._log_params({f"best_{name}": value for name, value in best["params"].items()})
+        self._client.log_dict(self.run_id, dict(best), "best_trial.json")
+        log_confusion_matrix(self._store, self.run_id, confusion, predictor.classes)
+        model = log_model(
+            self._store,
+            self.run_id,
+            mlp=predictor.mlp,
+            hyperparameters=predictor.hyperparameters,
+            encoder=predictor.encoder,
+            classes=predictor.classes,
+            target_name=predictor.target_name,
+            example=parts.test.frame,
+            metrics=dict(metrics),
+        )
+        tags = {"study": self._study, "data_digest": parts.digest, "data": parts.name}
+        version = registry.register(self._store, model, model_name, alias=CANDIDATE, tags=tags)
+        return {
+            **metrics,
+            "model": {"name": model_name, "version": version, "alias": CANDIDATE, "uri": model.uri},
+        }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens sections into dotted names, as the flags have them."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value and name != "space":
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,227 @@
+"""One background thread that writes a study's child runs to MLflow in batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlops.errors import TrackingError
+from mlops.nn.records import METRIC_NAMES, Outcome
+from mlops.tracking.store import Store
+
+# MLflow refuses larger batches.
+BATCH_METRICS = 1000
+# Seconds after which a trial under way is shown, and after which a failed write is tried again.
+FLUSH_SECONDS = 5.0
+RETRY_SECONDS = 1.0
+# Seconds that `close` goes on trying when the store does not answer.
+CLOSE_SECONDS = 30.0
+
+STATUS = {
+    Outcome.COMPLETED: "FINISHED",
+    Outcome.PRUNED: "FINISHED",
+    Outcome.FAILED: "FAILED",
+    Outcome.INTERRUPTED: "KILLED",
+}
+
+
+@dataclass
+class _Child:
+    """A child run and what has not been sent of it."""
+
+    name: str
+    started_ms: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    run_id: str | None = None
+    metrics: list[Any] = field(default_factory=list)
+    waiting_since: float = field(default_factory=time.monotonic)
+    status: str | None = None
+    ended_ms: int = 0
+    original: int | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Whether it has ended, has a full batch, or has not been shown for a while."""
+        return (
+            self.status is not None
+            or self.original is not None
+            or len(self.metrics) >= BATCH_METRICS
+            or now - self.waiting_since > FLUSH_SECONDS
+        )
+
+
+class RunWriter:
+    """Writes child runs in the background, so that a slow store does not slow the caller.
+
+    Every method returns at once; calls are carried out in order by one thread. What a store
+    refuses is kept and tried again. A trial costs three requests: its run, a batch with everything
+    known of it, its end. `seconds` counts the time spent on requests.
+
+    Args:
+        store: Where to write.
+        parent_run_id: The study's run.
+        tags: Tags of every child run.
+    """
+
+    def __init__(self, store: Store, parent_run_id: str, tags: Mapping[str, str]) -> None:
+        self._store = store
+        self._tags = {**tags, "mlflow.parentRunId": parent_run_id}
+        self._children: dict[int, _Child] = {}
+        self._run_ids: dict[int, str] = {}
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._error: Exception | None = None
+        self._retry_at = 0.0
+        self.seconds = 0.0
+        self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def start(self, trial: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Opens a trial's run."""
+        now = _now_ms()
+        self._calls.put(lambda: self._start(trial, params, tags, now))
+
+    def record(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Adds epochs, of any trials: `EpochRecord` fields."""
+        now = _now_ms()
+        self._calls.put(lambda: self._record(records, now))
+
+    def end(
+        self,
+        trial: int,
+        outcome: Outcome,
+        reason: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Ends a trial's run, with metrics of the trial as a whole."""
+        now = _now_ms()
+        self._calls.put(lambda: self._end(trial, outcome, reason, metrics or {}, now))
+
+    def copy(self, trial: int, original: int) -> None:
+        """Gives a trial the metrics, outcome and end of `original`, which has ended."""
+        self._calls.put(lambda: self._copy(trial, original))
+
+    def close(self) -> None:
+        """Sends what is left and returns when it is written.
+
+        Raises:
+            TrackingError: If the store does not take it.
+        """
+        self._calls.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise TrackingError(
+                f"the MLflow store must accept the record, got from {self._store.uri}: "
+                f"{self._error}; {len(self._children)} trials are not fully recorded"
+            ) from self._error
+
+    def _work(self) -> None:
+        while (call := self._next()) is not None:
+            call()
+            self._flush()
+        give_up = time.monotonic() + CLOSE_SECONDS
+        while not self._flush(everything=True) and time.monotonic() < give_up:
+            time.sleep(RETRY_SECONDS)
+
+    def _next(self) -> Callable[[], None] | None:
+        """Waits for the next call, sending what comes due meanwhile; None at the end."""
+        while True:
+            try:
+                return self._calls.get(timeout=RETRY_SECONDS)
+            except queue.Empty:
+                self._flush()
+
+    def _start(
+        self, trial: int, params: Mapping[str, Any], tags: Mapping[str, str], now: int
+    ) -> None:
+        texts = {name: str(value) for name, value in params.items()}
+        trial_tags = {**self._tags, **tags, "trial": str(trial)}
+        self._children[trial] = _Child(f"trial-{trial:04d}", now, texts, trial_tags)
+
+    def _record(self, records: Sequence[Mapping[str, Any]], now: int) -> None:
+        from mlflow.entities import Metric
+
+        for record in records:
+            child = self._children[record["trial"]]
+            child.metrics += [
+                Metric(name, record[name], now, record["epoch"]) for name in METRIC_NAMES
+            ]
+
+    def _end(
+        self,
+        trial: int,
+        outcome: Outcome,
+        reason: str | None,
+        metrics: Mapping[str, float],
+        now: int,
+    ) -> None:
+        from mlflow.entities import Metric
+
+        child = self._children[trial]
+        child.metrics += [Metric(name, value, now, 0) for name, value in metrics.items()]
+        child.tags["outcome"] = outcome.value
+        if reason is not None:
+            child.tags["reason"] = reason
+        child.status, child.ended_ms = STATUS[outcome], now
+
+    def _copy(self, trial: int, original: int) -> None:
+        self._children[trial].original = original
+
+    def _flush(self, everything: bool = False) -> bool:
+        """Sends what is due; returns False, and notes why, if the store does not take it."""
+        now = time.monotonic()
+        if self._error is not None and now < self._retry_at:
+            return False
+        try:
+            for trial, child in list(self._children.items()):
+                if everything or child.is_due(now):
+                    self._send(trial, child)
+        except Exception as error:
+            self._error, self._retry_at = error, now + RETRY_SECONDS
+            return False
+        finally:
+            self.seconds += time.monotonic() - now
+        self._error = None
+        return True
+
+    def _send(self, trial: int, child: _Child) -> None:
+        from mlflow.entities import Param, RunTag
+
+        client = self._store.client
+        if child.original is not None:
+            self._fill_from(child, self._run_ids[child.original])
+        if child.run_id is None:
+            run = client.create_run(
+                self._store.experiment_id, child.started_ms, child.tags, child.name
+            )
+            child.run_id = self._run_ids[trial] = run.info.run_id
+            child.tags = {}
+        params = [Param(name, text) for name, text in child.params.items()]
+        tags = [RunTag(name, text) for name, text in child.tags.items()]
+        while child.metrics or params or tags:
+            batch = child.metrics[:BATCH_METRICS]
+            client.log_batch(child.run_id, batch, params, tags)
+            del child.metrics[: len(batch)]
+            child.params, child.tags = {}, {}
+            params, tags = [], []
+        child.waiting_since = time.monotonic()
+        if child.status is not None:
+            client.set_terminated(child.run_id, child.status, child.ended_ms)
+            del self._children[trial]
+
+    def _fill_from(self, child: _Child, run_id: str) -> None:
+        client = self._store.client
+        run = client.get_run(run_id)
+        child.metrics = [
+            metric for name in run.data.metrics for metric in client.get_metric_history(run_id, name)
+        ]
+        child.tags |= {k: run.data.tags[k] for k in ("outcome", "reason") if k in run.data.tags}
+        child.status, child.ended_ms = run.info.status, max(run.info.end_time, child.started_ms)
+        child.original = None
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

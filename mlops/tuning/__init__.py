@@ -1,0 +1,1 @@
+"""The study: search, packs as Ray Tune trials, and their assembly."""

@@ -1,0 +1,113 @@
+"""The search itself: packs as Ray Tune trials."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import ray
+from ray import tune
+
+from mlops.cluster import Workers
+from mlops.data.dataset import Dataset
+from mlops.nn.metrics import METRICS
+from mlops.nn.training import Halving
+from mlops.tracking.logger import StudyLogger
+from mlops.tracking.store import Store
+from mlops.tuning.ledger import Ledger
+from mlops.tuning.packing import Packing
+from mlops.tuning.progress import Progress
+from mlops.tuning.search import PackSearch
+from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
+
+if TYPE_CHECKING:
+    from mlops.tuning.study import Plan
+
+
+def share(dataset: Dataset) -> SharedRows:
+    """Puts the rows into the object store."""
+    arrays = (dataset.x_train, dataset.y_train, dataset.x_val, dataset.y_val)
+    return SharedRows(ray.put(arrays), dataset.n_classes)
+
+
+def search(
+    plan: Plan,
+    packing: Packing,
+    workers: Workers,
+    rows: SharedRows,
+    store: Store,
+    run_id: str,
+    title: str,
+) -> Ledger:
+    """Runs all trials of a study and records them.
+
+    Args:
+        plan: What to do.
+        packing: How trials are divided into packs.
+        workers: What trains them.
+        rows: The training and validation rows.
+        store: Where to record.
+        run_id: The study's run.
+        title: What the progress display is headed.
+
+    Returns:
+        The table of trials and the best one's weights.
+
+    Raises:
+        TrackingError: If the record could not be written.
+    """
+    searcher = PackSearch(
+        plan.space,
+        plan.default,
+        max_evals=plan.max_evals,
+        packing=packing,
+        algorithm=plan.algorithm,
+        initial_points=plan.initial_points,
+        mode=METRICS[plan.metric],
+        seed=plan.seed,
+    )
+    options = PackOptions(
+        seed=plan.seed,
+        metric=plan.metric,
+        halving=Halving(plan.eta, plan.min_epochs) if plan.eta else None,
+        threads=max(1, int(workers.cpus)),
+        device="cuda" if workers.gpus else "cpu",
+    )
+    trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
+    logger = StudyLogger(store, run_id, plan.name, plan.metric)
+    ledger = Ledger(plan.metric, plan.max_evals)
+    _quieten_tune(packing.packs_in_flight)
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder, Progress(ledger, title) as progress:
+        try:
+            tune.run(
+                trainable,
+                name=plan.name,
+                search_alg=searcher,
+                num_samples=searcher.n_packs,
+                resources_per_trial={"cpu": workers.cpus, "gpu": workers.gpus},
+                reuse_actors=True,
+                max_failures=plan.max_failures,
+                raise_on_failed_trial=False,
+                storage_path=folder,
+                trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
+                callbacks=[logger, ledger, progress],
+                verbose=0,
+            )
+        finally:
+            ledger.close()
+            logger.close()
+            ledger.tracking_seconds = logger.seconds
+    return ledger
+
+
+def _quieten_tune(packs_in_flight: int) -> None:
+    """Leaves the record to MLflow: no result files, no snapshots, no notes on their absence."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(packs_in_flight)
+    os.environ["TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "1e9"
+    for name in ("ray.tune", "ray.tune.tune", "ray.tune.analysis", "ray.air"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,132 @@
+"""What the driver knows of a study while it runs: every trial, and the best one's weights."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from mlops.nn.metrics import METRICS
+from mlops.nn.records import Outcome
+from mlops.tracking.logger import failure_reason
+
+
+@dataclass
+class Row:
+    """One trial, as the study's table shows it."""
+
+    trial: int
+    params: dict[str, Any]
+    duplicate_of: int | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+    score: float | None = None
+    best_epoch: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values."""
+        return {**asdict(self), "outcome": self.outcome.value if self.outcome else None}
+
+
+class Ledger(Callback):
+    """Keeps the table of trials; must come last among the callbacks.
+
+    It takes the bulk (epoch records, weights) out of each report, so that Tune neither keeps nor
+    saves it.
+
+    Args:
+        metric: The study's metric.
+        max_evals: Trials of the study.
+    """
+
+    def __init__(self, metric: str, max_evals: int) -> None:
+        self.metric, self.max_evals = metric, max_evals
+        self.rows: dict[int, Row] = {}
+        self.best: Row | None = None
+        self.weights: bytes = b""
+        self.epochs = 0
+        self.tracking_seconds = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def ended(self) -> int:
+        """Trials that have ended, however."""
+        return sum(row.outcome is not None for row in self.rows.values())
+
+    def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
+        """Enters a pack's trials."""
+        for member in trial.config["trials"]:
+            number = member["number"]
+            self.rows.setdefault(number, Row(number, member["params"], member["duplicate_of"]))
+
+    def on_trial_result(self, *, result: dict[str, Any], **info: Any) -> None:
+        """Enters what a report carries."""
+        self.epochs += len(result.pop("records"))
+        for ended in result.pop("results"):
+            self._enter(ended)
+        best = result.pop("best", None)
+        if best is not None and self.best is not None and self.best.trial == best["trial"]:
+            self.weights = best["weights"]
+
+    def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
+        """Fails the trials of a pack that has died for good."""
+        for member in trial.config["trials"]:
+            row = self.rows[member["number"]]
+            if row.outcome is None and row.duplicate_of is None:
+                row.outcome, row.reason = Outcome.FAILED, failure_reason(trial)
+        self._settle_duplicates()
+
+    def close(self) -> None:
+        """Marks what is still open as interrupted."""
+        for row in self.rows.values():
+            if row.outcome is None:
+                row.outcome, row.reason = Outcome.INTERRUPTED, "the study was stopped"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the study ended before all its trials did."""
+        stopped = any(row.outcome is Outcome.INTERRUPTED for row in self.rows.values())
+        return stopped or len(self.rows) < self.max_evals
+
+    def ordered(self) -> list[Row]:
+        """Returns all trials by number."""
+        return [self.rows[number] for number in sorted(self.rows)]
+
+    def outcomes(self) -> dict[str, int]:
+        """Counts the trials by outcome."""
+        return dict(Counter(row.outcome.value for row in self.rows.values() if row.outcome))
+
+    def _enter(self, ended: dict[str, Any]) -> None:
+        row = self.rows[ended["trial"]]
+        row.outcome, row.reason = Outcome(ended["outcome"]), ended["reason"]
+        row.score, row.metrics = ended["score"], ended["metrics"]
+        row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
+        row.seconds = ended["seconds"]
+        if row.score is not None and (self.best is None or self._order(row) < self._order(self.best)):
+            self.best = row
+        self._settle_duplicates()
+
+    def _order(self, row: Row) -> tuple[float, int]:
+        """Sorts better scores first, and equal ones by number."""
+        assert row.score is not None
+        return (-row.score if METRICS[self.metric] == "max" else row.score), row.trial
+
+    def leaders(self, n: int) -> list[Row]:
+        """Returns the n best trials so far, duplicates left out."""
+        scored = [r for r in self.rows.values() if r.score is not None and r.duplicate_of is None]
+        return sorted(scored, key=self._order)[:n]
+
+    def _settle_duplicates(self) -> None:
+        for row in self.rows.values():
+            if row.duplicate_of is not None and row.outcome is None:
+                original = self.rows[row.duplicate_of]
+                row.outcome, row.reason = original.outcome, original.reason
+                row.score, row.metrics = original.score, original.metrics
+                row.best_epoch, row.epochs = original.best_epoch, original.epochs

@@ -1,0 +1,77 @@
+"""How many trials go into a pack, and how many packs are under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlops.hyperparameters import Hyperparameters
+from mlops.space import Choice, SearchSpace
+
+# A searcher that hears of nothing before it has proposed everything is a random one.
+ROUNDS = 4
+ROUNDS_FROM_EVALS = 20
+# More members than this gain nothing more (docs/experiments.md), and a long pack reports late.
+MOST_MEMBERS = {"cpu": 48, "cuda": 256}
+# Float32 elements of one member's activations and weights past which wider packs stop paying.
+ELEMENTS_A_WORKER = {"cpu": 24 * 2**20, "cuda": 2**30}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The division of a study into packs, fixed when the study is made.
+
+    Attributes:
+        pack_size: Trials a pack.
+        packs_in_flight: L: pack n is proposed from the results of packs up to n - L only, whatever
+            else has finished, so that timing does not change the search.
+    """
+
+    pack_size: int
+    packs_in_flight: int
+
+
+def choose(
+    pack_size: int | Literal["auto"],
+    *,
+    max_evals: int,
+    workers: int,
+    widest: Hyperparameters,
+    n_features: int,
+    device: Literal["cpu", "cuda"],
+) -> Packing:
+    """Chooses the division of a study.
+
+    Args:
+        pack_size: Trials a pack, or "auto".
+        max_evals: Trials of the study.
+        workers: Packs trained at the same time.
+        widest: The widest configuration of the space, at its largest batch size.
+        n_features: Width of the input.
+        device: Where packs train.
+    """
+    if pack_size == "auto":
+        rounds = ROUNDS if max_evals >= ROUNDS_FROM_EVALS else 1
+        fair = max_evals // (rounds * workers)
+        widths = (n_features, *widest.hidden_dims)
+        weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        member = 5 * weights + 3 * widest.batch_size * sum(widths)
+        fitting = ELEMENTS_A_WORKER[device] // member
+        pack_size = max(1, min(fair, fitting, MOST_MEMBERS[device]))
+    # One or more packs wait proposed, so that a worker never waits for the searcher.
+    return Packing(pack_size, workers + max(1, workers // 2))
+
+
+def widest_configuration(space: SearchSpace, default: Hyperparameters) -> Hyperparameters:
+    """Returns the default with the largest hidden layers and batch size that the space holds."""
+    widths = [default.hidden_dims]
+    batches = [default.batch_size]
+    for path, entry in space.paths().items():
+        name = path.split(".")[-1]
+        values = entry.options if isinstance(entry, Choice) else (entry.high,)
+        if name == "hidden_dims":
+            widths += values
+        elif name == "batch_size":
+            batches += values
+    size = max(widths, key=lambda dims: sum(a * b for a, b in zip(dims, (*dims[1:], 1), strict=True)))
+    return Hyperparameters(hidden_dims=tuple(size), batch_size=max(batches))

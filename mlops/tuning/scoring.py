@@ -1,0 +1,79 @@
+"""The best trial as a model, scored once on every part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+from mlops.data.features import FeatureEncoder
+from mlops.data.table import Part, Parts
+from mlops.hyperparameters import Hyperparameters
+from mlops.nn.metrics import accuracy, confusion_matrices, macro_f1
+from mlops.nn.mlp import MLP
+from mlops.tracking.pyfunc import Predictor
+
+# Rows encoded at a time, so that scoring a large table needs no second copy of it.
+BLOCK_ROWS = 65_536
+
+
+def build(
+    params: Mapping[str, Any],
+    weights: bytes,
+    encoder: FeatureEncoder,
+    classes: list[Any],
+    target_name: str,
+) -> Predictor:
+    """Makes a predictor of a trial's weights.
+
+    Args:
+        params: The trial's hyperparameters.
+        weights: Safetensors bytes of `MLP.state_dict()`.
+        encoder: The preprocessing it was trained with.
+        classes: The labels.
+        target_name: The column it predicts.
+    """
+    hyperparameters = Hyperparameters.from_dict(params)
+    mlp = MLP(
+        encoder.width,
+        len(classes),
+        hyperparameters.hidden_dims,
+        hyperparameters.activation,
+        hyperparameters.dropout,
+    )
+    mlp.load_state_dict(load(weights))
+    return Predictor(mlp.eval(), encoder, classes, target_name, hyperparameters)
+
+
+def score(predictor: Predictor, parts: Parts) -> tuple[dict[str, float], np.ndarray]:
+    """Scores a model on the training, validation and test parts, dropout off.
+
+    Returns:
+        `<part>_loss`, `<part>_accuracy` and `<part>_f1` for each part, and the confusion matrix on
+        the test part: [C, C] int64, actual by predicted.
+    """
+    metrics: dict[str, float] = {}
+    confusion = torch.zeros(0)
+    for name, part in (("train", parts.train), ("val", parts.validation), ("test", parts.test)):
+        loss, confusion = _score_part(predictor, part)
+        metrics[f"{name}_loss"] = loss
+        metrics[f"{name}_accuracy"] = float(accuracy(confusion))
+        metrics[f"{name}_f1"] = float(macro_f1(confusion))
+    return metrics, confusion.numpy()
+
+
+@torch.inference_mode()
+def _score_part(predictor: Predictor, part: Part) -> tuple[float, torch.Tensor]:
+    n_classes = len(predictor.classes)
+    loss = 0.0
+    confusion = torch.zeros(n_classes, n_classes, dtype=torch.int64)
+    for first in range(0, len(part), BLOCK_ROWS):
+        rows = part.rows[first : first + BLOCK_ROWS]
+        y = torch.from_numpy(part.target[first : first + BLOCK_ROWS])
+        logits = predictor.mlp(torch.from_numpy(predictor.encoder.transform(part.table, rows)))
+        loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
+        confusion += confusion_matrices(logits.argmax(1, keepdim=True).T, y, n_classes)[0]
+    return loss / len(part), confusion

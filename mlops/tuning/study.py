@@ -1,0 +1,192 @@
+"""A study from table to registered model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlops import cluster
+from mlops.errors import StudyError
+from mlops.hyperparameters import Hyperparameters
+from mlops.settings import DataSettings, TrackingSettings
+from mlops.space import SearchSpace
+
+if TYPE_CHECKING:
+    from mlops.data.dataset import Dataset
+    from mlops.data.features import FeatureEncoder
+    from mlops.data.table import Parts
+    from mlops.tracking.store import Store
+    from mlops.tuning.ledger import Ledger
+    from mlops.tuning.packing import Packing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is to do.
+
+    Attributes:
+        name: The study's name.
+        default: Trial 0, and the values of what the space leaves out.
+        space: The search space; None trains the default alone.
+        max_evals: Trials.
+        pack_size: Trials a pack, or "auto".
+        metric: What trials are compared by.
+        seed: Seed of search and training.
+        algorithm: The searcher.
+        initial_points: Random trials before the searcher models anything.
+        eta: Prune to 1/eta at rungs; None for no pruning.
+        min_epochs: The first rung.
+        workers: Packs trained at the same time, or "auto".
+        cpus_per_worker: Cores a worker.
+        gpus_per_worker: GPUs a worker, or "auto".
+        max_failures: How often a pack whose worker died is started again.
+    """
+
+    name: str
+    default: Hyperparameters
+    space: SearchSpace | None = None
+    max_evals: int = 1
+    pack_size: int | Literal["auto"] = 1
+    metric: str = "val_accuracy"
+    seed: int = 0
+    algorithm: str = "hyperopt"
+    initial_points: int = 10
+    eta: int | None = None
+    min_epochs: int = 5
+    workers: int | Literal["auto"] = "auto"
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float | Literal["auto"] = "auto"
+    max_failures: int = 2
+
+
+def run(
+    plan: Plan, data: DataSettings, tracking: TrackingSettings, resolved: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Runs a study: load, search, score the best on the test part, record, register.
+
+    The table is read first, so that a bad one leaves nothing behind. Then Ray starts while the
+    libraries of the record and of the search are imported in the background.
+
+    Args:
+        plan: What to do.
+        data: Where the table is.
+        tracking: Where to record.
+        resolved: The job's settings, to be recorded.
+
+    Returns:
+        The study's result, JSON values.
+
+    Raises:
+        InputError: If the table or the resources cannot be used; nothing is recorded then.
+        TrackingError: If the MLflow store cannot be used.
+        StudyError: If no trial has a score.
+        KeyboardInterrupt: If the user stopped it; what was done is recorded.
+    """
+    started = time.monotonic()
+    parts = _load(data, plan.seed)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+        opening = pool.submit(_open_store, tracking)
+        preparing = pool.submit(_prepare, parts)
+        cluster.connect()
+        stack.callback(cluster.disconnect)
+        workers = cluster.workers(
+            plan.workers, plan.cpus_per_worker, plan.gpus_per_worker, at_most=plan.max_evals
+        )
+        warming = cluster.warm_up(workers, "mlops.tuning.trial")
+        encoder, dataset = preparing.result()
+        store = opening.result()
+        from mlops.tracking.study_run import StudyRun
+        from mlops.tuning import scoring
+        from mlops.tuning.execution import search, share
+
+        study_run = stack.enter_context(StudyRun(store, plan.name, resolved, parts))
+        packing = _packing(plan, workers, dataset.n_features)
+        study_run.log_packing(asdict(packing))
+        rows = share(dataset)
+        del dataset, warming
+        ledger = search(plan, packing, workers, rows, store, study_run.run_id, _title(plan, parts))
+        study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+        if ledger.interrupted:
+            raise KeyboardInterrupt
+        best = ledger.best
+        if best is None:
+            raise StudyError(_no_score(ledger))
+        predictor = scoring.build(
+            best.params, ledger.weights, encoder, parts.classes, parts.target_name
+        )
+        metrics, confusion = scoring.score(predictor, parts)
+        logged = study_run.log_best(
+            best.to_dict(), predictor, metrics, confusion, tracking.model_name
+        )
+    return {
+        "study": plan.name,
+        "run_id": study_run.run_id,
+        "tracking_uri": store.display_uri,
+        "trials": len(ledger.rows),
+        "outcomes": ledger.outcomes(),
+        "best": best.to_dict(),
+        **logged,
+        "tracking_seconds_per_record": ledger.tracking_seconds / max(1, ledger.epochs),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def name_by_time(job: str) -> str:
+    """Returns a study's name for those who give none, such as `tune-20261123-142501`."""
+    return f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _load(data: DataSettings, seed: int) -> Parts:
+    from mlops.data.synthetic import SyntheticSpec
+    from mlops.data.table import load_parts
+
+    given = data.model_dump(exclude={"synthetic"})
+    if data.path is None and data.sklearn is None and data.openml is None:
+        given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
+    return load_parts(**given, seed=seed)
+
+
+def _title(plan: Plan, parts: Parts) -> str:
+    rows = len(parts.train) + len(parts.validation) + len(parts.test)
+    columns = parts.train.table.shape[1]
+    return f"{plan.name}: {parts.name}, {rows:,} rows, {columns} columns, {len(parts.classes)} classes"
+
+
+def _open_store(tracking: TrackingSettings) -> Store:
+    from mlops.tracking.store import open_store
+
+    return open_store(tracking.uri, tracking.experiment)
+
+
+def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
+    from mlops.data.dataset import encode, fit_encoder
+
+    encoder = fit_encoder(parts)
+    return encoder, encode(parts, encoder)
+
+
+def _packing(plan: Plan, workers: cluster.Workers, n_features: int) -> Packing:
+    from mlops.tuning import packing
+
+    widest = packing.widest_configuration(plan.space, plan.default) if plan.space else plan.default
+    return packing.choose(
+        plan.pack_size,
+        max_evals=plan.max_evals,
+        workers=workers.count,
+        widest=widest,
+        n_features=n_features,
+        device="cuda" if workers.gpus else "cpu",
+    )
+
+
+def _no_score(ledger: Ledger) -> str:
+    reasons = [row.reason for row in ledger.ordered() if row.reason]
+    return (
+        f"at least one trial must end with a score, got {len(ledger.rows)} without; "
+        f"the first one failed because {reasons[0] if reasons else 'it was stopped'}"
+    )

@@ -1,0 +1,124 @@
+"""A pack as a Ray Tune trial."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray import tune
+from safetensors.torch import save
+
+from mlops.hyperparameters import Hyperparameters
+from mlops.nn.metrics import METRICS
+from mlops.nn.records import EpochRecord, TrialResult
+from mlops.nn.training import Halving, fit
+
+# Seconds between reports: each costs the driver some milliseconds, and people look once a second.
+REPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class SharedRows:
+    """The rows of a study in the object store.
+
+    Attributes:
+        arrays: Reference to (x_train, y_train, x_val, y_val), one copy a host.
+        n_classes: Number of classes.
+    """
+
+    arrays: ray.ObjectRef
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """What all packs of a study have in common."""
+
+    seed: int
+    metric: str
+    halving: Halving | None
+    threads: int
+    device: str
+
+
+class PackTrial(tune.Trainable):
+    """Trains a pack, reporting by time; every report carries what happened since the last one.
+
+    A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields without the
+    weights). The last one is `done` and also has `scores`, [trial number, score or None] for each
+    trial, and `best`, the safetensors bytes of the best trial's weights with its number.
+    """
+
+    def setup(
+        self, config: dict[str, Any], rows: SharedRows, options: PackOptions
+    ) -> None:
+        """Takes the rows from the object store, where all workers of a host share one copy.
+
+        Args:
+            config: A pack, as `PackSearch` proposes it.
+            rows: The rows to train and validate on.
+            options: The study's options.
+        """
+        torch.set_num_threads(options.threads)
+        self._arrays: tuple[np.ndarray, ...] = ray.get(rows.arrays)
+        self._n_classes = rows.n_classes
+        self._options = options
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes the next pack in the same process, which saves starting one."""
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        trials = [trial for trial in config["trials"] if trial["duplicate_of"] is None]
+        self._results: list[TrialResult] = []
+        self._best: TrialResult | None = None
+        self._events: Iterator[EpochRecord | TrialResult] = iter(())
+        if trials:
+            self._events = fit(
+                [Hyperparameters.from_dict(trial["params"]) for trial in trials],
+                *self._arrays,
+                self._n_classes,
+                seed=self._options.seed,
+                numbers=[trial["number"] for trial in trials],
+                metric=self._options.metric,
+                halving=self._options.halving,
+                device=self._options.device,
+            )
+
+    def step(self) -> dict[str, Any]:
+        """Trains for about a second."""
+        deadline = time.monotonic() + REPORT_SECONDS
+        records: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
+        for event in self._events:
+            if isinstance(event, EpochRecord):
+                records.append(asdict(event))
+            else:
+                results.append(self._take(event))
+            if time.monotonic() > deadline:
+                return {"records": records, "results": results, "done": False}
+        return {"records": records, "results": results, "done": True, **self._summary()}
+
+    def _take(self, result: TrialResult) -> dict[str, Any]:
+        if result.score is not None:
+            sign = 1 if METRICS[self._options.metric] == "max" else -1
+            best = self._best
+            if best is None or sign * result.score > sign * (best.score or 0.0):
+                self._best = result
+        slim = replace(result, weights={})
+        self._results.append(slim)
+        return {**asdict(slim), "outcome": slim.outcome.value}
+
+    def _summary(self) -> dict[str, Any]:
+        scores = [[result.trial, result.score] for result in self._results]
+        summary: dict[str, Any] = {"scores": scores}
+        if self._best is not None:
+            summary["best"] = {"trial": self._best.trial, "weights": save(self._best.weights)}
+        return summary

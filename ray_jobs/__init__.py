@@ -1,0 +1,1 @@
+"""One job a file: read settings, call `mlops`, print the result."""

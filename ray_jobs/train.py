@@ -1,0 +1,32 @@
+"""Trains one configuration on a table: a study of one trial.
+
+python -m ray_jobs.train
+python -m ray_jobs.train --hidden_dims "[128, 64]" --lr 0.003 --epochs 20
+python -m ray_jobs.train --data.path table.csv --data.target label --epochs 1   # a tiny one
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mlops import settings
+from mlops.console import leave, run_job
+from mlops.tuning import study
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Trains the configuration that the flags describe."""
+    given = settings.load(settings.TrainSettings, argv, name="train", description=__doc__ or "")
+    plan = study.Plan(
+        name=given.study or study.name_by_time("train"),
+        default=given.hyperparameters,
+        metric=given.metric,
+        seed=given.seed,
+        **given.resources.model_dump(),
+    )
+    return study.run(plan, given.data, given.tracking, given.model_dump())
+
+
+if __name__ == "__main__":
+    leave(run_job(lambda: main(sys.argv[1:])))

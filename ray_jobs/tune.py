@@ -1,0 +1,39 @@
+"""Tunes a multilayer perceptron on a table.
+
+python -m ray_jobs.tune                                          # a synthetic table, 20 trials
+python -m ray_jobs.tune --data.path table.csv --data.target label --max_evals 200
+python -m ray_jobs.tune --max_evals 4 --epochs 2                 # a tiny one, to see it work
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from mlops import settings
+from mlops.console import leave, run_job
+from mlops.tuning import study
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Runs the study that the flags describe."""
+    given = settings.load(settings.TuneSettings, argv, name="tune", description=__doc__ or "")
+    plan = study.Plan(
+        name=given.study or study.name_by_time("tune"),
+        default=given.default_configuration,
+        space=given.search_space,
+        max_evals=given.max_evals,
+        pack_size=given.pack_size,
+        metric=given.metric,
+        seed=given.seed,
+        algorithm=given.search.algorithm,
+        initial_points=given.search.initial_points,
+        eta=given.pruning.eta,
+        min_epochs=given.pruning.min_epochs,
+        **given.resources.model_dump(),
+    )
+    return study.run(plan, given.data, given.tracking, given.model_dump())
+
+
+if __name__ == "__main__":
+    leave(run_job(lambda: main(sys.argv[1:])))
