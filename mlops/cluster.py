@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,22 +27,41 @@ class Workers:
     gpus: float
 
 
-def connect() -> None:
-    """Connects to the cluster that `RAY_ADDRESS` names, as under `ray job submit`; else starts one.
+class Connection:
+    """A connection to Ray: to the cluster that `RAY_ADDRESS` names, else to one started here.
 
-    Call it from the main thread: the kernel ends Ray's processes with the thread that started them.
+    Open it in the main thread: the kernel ends the processes of a cluster with the thread that
+    started them. An existing connection is used and left alone.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    import ray
 
-    address = os.environ.get("RAY_ADDRESS", "local")
-    ray.init(
-        address=address,
-        include_dashboard=False if address == "local" else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    def __init__(self) -> None:
+        self._close = threading.Lock()
+        self._opened = False
+
+    def open(self) -> None:
+        """Connects."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        import ray
+
+        if ray.is_initialized():
+            return
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        self._opened = True
+
+    def close(self) -> None:
+        """Disconnects; a cluster started here ends. Harmless when repeated, from any thread."""
+        with self._close:
+            if self._opened:
+                import ray
+
+                ray.shutdown()
+                self._opened = False
 
 
 def workers(
@@ -75,26 +94,3 @@ def workers(
             f"the cluster, got {have}; ask for less, or for workers: auto"
         )
     return Workers(min(wanted, at_most), cpus, gpus)
-
-
-def warm_up(workers: Workers, module: str) -> list[object]:
-    """Imports a module in as many worker processes as will be used, without waiting for it.
-
-    Args:
-        workers: The workers.
-        module: What to import.
-
-    Returns:
-        References that keep the tasks alive.
-    """
-    import ray
-
-    task = ray.remote(importlib.import_module).options(num_cpus=workers.cpus, max_retries=0)
-    return [task.remote(module) for _ in range(workers.count)]
-
-
-def disconnect() -> None:
-    """Leaves the cluster; one that `connect` started ends."""
-    import ray
-
-    ray.shutdown()

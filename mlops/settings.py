@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import CliSettingsSource
 
 from mlops.errors import SettingsError
 from mlops.hyperparameters import NAMES, Hyperparameters, problem_with
@@ -33,7 +33,7 @@ Auto = Literal["auto"]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class SyntheticSettings(_Section):
@@ -73,9 +73,7 @@ class DataSettings(_Section):
                 f"must name one source, got {' and '.join(given)}; leave all but one out"
             )
         if self.path is not None and self.target is None:
-            raise ValueError(
-                "must name the column to predict, got none; add --data.target COLUMN"
-            )
+            raise ValueError("must name the column to predict, got none; add --data.target COLUMN")
         if self.test_path is not None and self.path is None:
             raise ValueError(
                 "test_path must come with a training table, got no path; add --data.path FILE"
@@ -123,30 +121,20 @@ class PruningSettings(_Section):
     min_epochs: PositiveInt = Field(5, description="the first rung, each next is eta times later")
 
 
-class _Job(BaseSettings):
-    """Settings of a job: only what its YAML file and its flags say, nothing from elsewhere."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    @classmethod
-    def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> Any:
-        return (init_settings,)
-
-
-class InitMlflowSettings(_Job):
+class InitMlflowSettings(_Section):
     """Settings of the job init_mlflow."""
 
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
 
 
-class GenerateDataSettings(SyntheticSettings, _Job):
+class GenerateDataSettings(SyntheticSettings):
     """Settings of the job generate_data."""
 
     output: str = Field("data/synthetic.parquet", description="file to write, .parquet or .csv")
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
 
 
-class _Study(_Job):
+class _Study(_Section):
     """What train and tune have in common."""
 
     data: DataSettings = Field(DataSettings(), description="the table")
@@ -250,7 +238,7 @@ class TuneSettings(_Study):
         return Hyperparameters.from_dict(values)
 
 
-Job = TypeVar("Job", bound=_Job)
+Job = TypeVar("Job", bound=_Section)
 
 
 def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "") -> Job:
@@ -289,8 +277,9 @@ def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "
         raise SettingsError(f"{message}; --help lists every setting")
 
     parser.error = fail  # type: ignore[method-assign, assignment]
-    flags = CliSettingsSource(
-        job,
+    model: Any = job  # any pydantic model will do, though the annotation wants BaseSettings
+    flags: dict[str, Any] = CliSettingsSource(
+        model,
         cli_parse_args=list(argv),
         cli_avoid_json=True,
         cli_hide_none_type=True,

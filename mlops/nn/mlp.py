@@ -33,9 +33,8 @@ class MLP(torch.nn.Module):
     ) -> None:
         super().__init__()
         widths = [n_features, *hidden_dims, n_classes]
-        self.layers = torch.nn.ModuleList(
-            torch.nn.Linear(n_in, n_out) for n_in, n_out in pairwise(widths)
-        )
+        linears = [torch.nn.Linear(n_in, n_out) for n_in, n_out in pairwise(widths)]
+        self.layers = torch.nn.ModuleList(linears)
         self.activation = activations.BY_NAME[activation].function
         self.dropout = dropout
 
@@ -47,9 +46,13 @@ class MLP(torch.nn.Module):
             x = torch.nn.functional.dropout(x, self.dropout, self.training)
         return output(x)
 
+    def linears(self) -> list[torch.nn.Linear]:
+        """Returns the layers, the output layer last."""
+        return [layer for layer in self.layers if isinstance(layer, torch.nn.Linear)]
+
     def reset(self, generator: torch.Generator) -> MLP:
         """Draws initial weights uniformly from ±1/sqrt(inputs), as `torch.nn.Linear` does."""
-        for layer in self.layers:
+        for layer in self.linears():
             bound = layer.in_features**-0.5
             with torch.no_grad():
                 layer.weight.uniform_(-bound, bound, generator=generator)
@@ -122,7 +125,7 @@ class PackedMLP:
 
     def load_member(self, k: int, mlp: MLP) -> None:
         """Copies a plain perceptron's weights into member k."""
-        *hidden, output = mlp.layers
+        *hidden, output = mlp.linears()
         for weight, layer in zip(self.weights, hidden, strict=False):
             weight[k, : layer.in_features, : layer.out_features] = layer.weight.detach().T
             weight[k, -1, : layer.out_features] = layer.bias.detach()

@@ -41,8 +41,12 @@ class Rows:
         y_val: np.ndarray,
         n_classes: int,
     ) -> Rows:
-        arrays = (_as_tensor(array).to(device) for array in (x_train, y_train, x_val, y_val))
-        return cls(*arrays, n_classes)
+        def on_device(array: np.ndarray) -> Tensor:
+            return _as_tensor(array).to(device)
+
+        return cls(
+            on_device(x_train), on_device(y_train), on_device(x_val), on_device(y_val), n_classes
+        )
 
     @property
     def n_features(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -180,7 +180,7 @@ class _Group:
                 best[improved] = now[improved]
 
     @torch.inference_mode()
-    def release(self, outcome: Outcome, reasons: dict[int, str | None]) -> list[TrialResult]:
+    def release(self, outcome: Outcome, reasons: Mapping[int, str | None]) -> list[TrialResult]:
         """Lets members leave by trial number; the others go on in smaller tensors."""
         if not reasons:
             return []

@@ -58,12 +58,12 @@ class StudyLogger(MLflowLoggerCallback):
 
     @property
     def seconds(self) -> float:
-        """Time this callback and its writer have spent."""
+        """Processor time that this callback and its writer have spent."""
         return self._seconds + self._writer.seconds
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         """Records the epochs and the ends that a report carries."""
-        started = time.perf_counter()
+        started = time.thread_time()
         new = [r for r in result["records"] if r["epoch"] > self._epochs.get(r["trial"], 0)]
         for record in new:
             self._epochs[record["trial"]] = record["epoch"]
@@ -77,7 +77,7 @@ class StudyLogger(MLflowLoggerCallback):
                 metrics[f"best_{self._metric}"] = ended["score"]
                 metrics["best_epoch"] = ended["best_epoch"]
             self._end(ended["trial"], Outcome(ended["outcome"]), ended["reason"], metrics)
-        self._seconds += time.perf_counter() - started
+        self._seconds += time.thread_time() - started
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """Fails what a pack that has died for good leaves open."""

@@ -76,7 +76,7 @@ def warm_up() -> None:
     tiny = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 2))
     torch.export.save(export(tiny, 2), io.BytesIO())
     prepare_environment()
-    import mlflow.pyfunc  # noqa: F401
+    import mlflow.models  # noqa: F401
 
 
 def log_model(
@@ -163,10 +163,8 @@ def _save(folder: Path, predictor: pyfunc.Predictor, example: pd.DataFrame) -> M
     This is what `mlflow.pytorch.save_model` writes, without its comparing of every requirement with
     all that is installed (1-3 s).
     """
-    import mlflow.pyfunc
     import torch
     from mlflow.models import Model
-    from mlflow.models.utils import _save_example
 
     package = Path(pyfunc.__file__).parents[1]
     no_caches = shutil.ignore_patterns("__pycache__")
@@ -180,18 +178,18 @@ def _save(folder: Path, predictor: pyfunc.Predictor, example: pd.DataFrame) -> M
     model.add_flavor(
         "pytorch", model_data="data", code="code", pytorch_version=str(torch.__version__)
     )
-    mlflow.pyfunc.add_to_model(
-        model,
+    model.add_flavor(
+        "python_function",
         loader_module=pyfunc.__name__,
         data=PREDICTOR,
         code="code",
-        conda_env="conda.yaml",
-        python_env="python_env.yaml",
+        python_version=platform.python_version(),
+        env={"conda": "conda.yaml", "virtualenv": "python_env.yaml"},
     )
     model.signature = _signature(predictor)
     kinds = {column.name: column.kind for column in predictor.encoder.columns}
     model.metadata = {"columns": kinds, "target": predictor.target_name}
-    _save_example(model, example.head(EXAMPLE_ROWS).reset_index(drop=True), str(folder))
+    model.saved_input_example_info = _write_example(folder, example.head(EXAMPLE_ROWS))
     model.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     return model
 
@@ -251,6 +249,20 @@ def _signature(predictor: pyfunc.Predictor) -> ModelSignature:
             [ColSpec(label, "label"), *(ColSpec(DataType.double, name) for name in names)]
         ),
     )
+
+
+def _write_example(folder: Path, example: pd.DataFrame) -> dict[str, str]:
+    """Writes rows as MLflow's loaders and its scoring server read them; returns what MLmodel says."""
+    rows = example.to_json(orient="split", index=False, double_precision=15)
+    (folder / "input_example.json").write_text(rows, encoding="utf-8")
+    request = f'{{"dataframe_split": {rows}}}'
+    (folder / "serving_input_example.json").write_text(request, encoding="utf-8")
+    return {
+        "artifact_path": "input_example.json",
+        "type": "dataframe",
+        "pandas_orient": "split",
+        "serving_input_path": "serving_input_example.json",
+    }
 
 
 def write_checksums(folder: Path) -> str:

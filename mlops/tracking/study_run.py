@@ -37,9 +37,7 @@ class StudyRun:
         parts: The table.
     """
 
-    def __init__(
-        self, store: Store, study: str, settings: Mapping[str, Any], parts: Parts
-    ) -> None:
+    def __init__(self, store: Store, study: str, settings: Mapping[str, Any], parts: Parts) -> None:
         self._store, self._client = store, store.client
         self._study, self._settings, self._parts = study, settings, parts
         self.run_id = ""
@@ -78,16 +76,21 @@ class StudyRun:
 
     def log_trials(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Records the table of trials, as trials.csv."""
-        flat = [{**_flat({k: v for k, v in row.items() if k != "params"}), **row["params"]} for row in rows]
+        flat = [_flat({**row, **row["params"], "params": None}) for row in rows]
         text = io.StringIO()
-        names = list(dict.fromkeys(name for row in flat for name in row))
-        writer = csv.DictWriter(text, names)
+        names = dict.fromkeys(name for row in flat for name in row if name != "params")
+        writer = csv.DictWriter(text, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(flat)
         self._client.log_text(self.run_id, text.getvalue(), "trials.csv")
 
     def log_best(
-        self, best: Mapping[str, Any], predictor: Predictor, metrics: Mapping[str, float], confusion: np.ndarray, model_name: str
+        self,
+        best: Mapping[str, Any],
+        predictor: Predictor,
+        metrics: Mapping[str, float],
+        confusion: np.ndarray,
+        model_name: str,
     ) -> dict[str, Any]:
         """Records the best trial's model with its scores and registers it as the candidate.
 

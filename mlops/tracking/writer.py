@@ -59,7 +59,7 @@ class RunWriter:
 
     Every method returns at once; calls are carried out in order by one thread. What a store
     refuses is kept and tried again. A trial costs three requests: its run, a batch with everything
-    known of it, its end. `seconds` counts the time spent on requests.
+    known of it, its end. `seconds` counts the processor time spent on requests.
 
     Args:
         store: Where to write.
@@ -172,7 +172,7 @@ class RunWriter:
 
     def _flush(self, everything: bool = False) -> bool:
         """Sends what is due; returns False, and notes why, if the store does not take it."""
-        now = time.monotonic()
+        now, started = time.monotonic(), time.thread_time()
         if self._error is not None and now < self._retry_at:
             return False
         try:
@@ -183,7 +183,7 @@ class RunWriter:
             self._error, self._retry_at = error, now + RETRY_SECONDS
             return False
         finally:
-            self.seconds += time.monotonic() - now
+            self.seconds += time.thread_time() - started
         self._error = None
         return True
 
@@ -215,9 +215,8 @@ class RunWriter:
     def _fill_from(self, child: _Child, run_id: str) -> None:
         client = self._store.client
         run = client.get_run(run_id)
-        child.metrics = [
-            metric for name in run.data.metrics for metric in client.get_metric_history(run_id, name)
-        ]
+        histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
+        child.metrics = [metric for history in histories for metric in history]
         child.tags |= {k: run.data.tags[k] for k in ("outcome", "reason") if k in run.data.tags}
         child.status, child.ended_ms = run.info.status, max(run.info.end_time, child.started_ms)
         child.original = None

@@ -79,7 +79,10 @@ def search(
     logger = StudyLogger(store, run_id, plan.name, plan.metric)
     ledger = Ledger(plan.metric, plan.max_evals)
     _quieten_tune(packing.packs_in_flight)
-    with tempfile.TemporaryDirectory(prefix="mlops-") as folder, Progress(ledger, title) as progress:
+    with (
+        tempfile.TemporaryDirectory(prefix="mlops-") as folder,
+        Progress(ledger, title) as progress,
+    ):
         try:
             tune.run(
                 trainable,

@@ -109,7 +109,7 @@ class Ledger(Callback):
         row.score, row.metrics = ended["score"], ended["metrics"]
         row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
         row.seconds = ended["seconds"]
-        if row.score is not None and (self.best is None or self._order(row) < self._order(self.best)):
+        if row.score is not None and row in self.leaders(1):
             self.best = row
         self._settle_duplicates()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from mlops.hyperparameters import Hyperparameters
@@ -51,15 +52,20 @@ def choose(
         device: Where packs train.
     """
     if pack_size == "auto":
-        rounds = ROUNDS if max_evals >= ROUNDS_FROM_EVALS else 1
-        fair = max_evals // (rounds * workers)
-        widths = (n_features, *widest.hidden_dims)
-        weights = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
-        member = 5 * weights + 3 * widest.batch_size * sum(widths)
-        fitting = ELEMENTS_A_WORKER[device] // member
-        pack_size = max(1, min(fair, fitting, MOST_MEMBERS[device]))
+        pack_size = _pays(max_evals, workers, widest, n_features, device)
     # One or more packs wait proposed, so that a worker never waits for the searcher.
     return Packing(pack_size, workers + max(1, workers // 2))
+
+
+def _pays(
+    max_evals: int, workers: int, widest: Hyperparameters, n_features: int, device: str
+) -> int:
+    rounds = ROUNDS if max_evals >= ROUNDS_FROM_EVALS else 1
+    widths = (n_features, *widest.hidden_dims)
+    weights = sum(a * b for a, b in pairwise(widths))
+    member = 5 * weights + 3 * widest.batch_size * sum(widths)
+    fitting = ELEMENTS_A_WORKER[device] // member
+    return max(1, min(max_evals // (rounds * workers), fitting, MOST_MEMBERS[device]))
 
 
 def widest_configuration(space: SearchSpace, default: Hyperparameters) -> Hyperparameters:
@@ -73,5 +79,5 @@ def widest_configuration(space: SearchSpace, default: Hyperparameters) -> Hyperp
             widths += values
         elif name == "batch_size":
             batches += values
-    size = max(widths, key=lambda dims: sum(a * b for a, b in zip(dims, (*dims[1:], 1), strict=True)))
-    return Hyperparameters(hidden_dims=tuple(size), batch_size=max(batches))
+    widest = max(widths, key=lambda dims: sum(a * b for a, b in pairwise((1, *dims))))
+    return Hyperparameters(hidden_dims=tuple(widest), batch_size=max(batches))

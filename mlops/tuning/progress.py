@@ -101,7 +101,11 @@ class Progress(Callback):
         for i, row in enumerate(self._ledger.leaders(3)):
             style = "bold green" if i == 0 else ""
             table.add_row(
-                f"{row.score:.4f}", str(row.trial), str(row.best_epoch), describe_params(row), style=style
+                f"{row.score:.4f}",
+                str(row.trial),
+                str(row.best_epoch),
+                describe_params(row),
+                style=style,
             )
         return table
 

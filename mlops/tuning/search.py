@@ -129,7 +129,11 @@ class PackSearch(Searcher):
 
     def _propose(self, number: int) -> dict[str, Any]:
         default = self._default.to_dict()
-        if self._searcher is None or self._space is None or (number == 0 and not self._told_default):
+        if (
+            self._searcher is None
+            or self._space is None
+            or (number == 0 and not self._told_default)
+        ):
             return default
         point = self._searcher.suggest(str(number))
         return {**default, **self._space.resolve(point)}

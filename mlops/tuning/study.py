@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from mlops.data.features import FeatureEncoder
     from mlops.data.table import Parts
     from mlops.tracking.store import Store
+    from mlops.tracking.study_run import StudyRun
     from mlops.tuning.ledger import Ledger
     from mlops.tuning.packing import Packing
+    from mlops.tuning.trial import SharedRows
 
 
 @dataclass(frozen=True)
@@ -88,48 +91,25 @@ def run(
     """
     started = time.monotonic()
     parts = _load(data, plan.seed)
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
-        opening = pool.submit(_open_store, tracking)
-        preparing = pool.submit(_prepare, parts)
-        cluster.connect()
-        stack.callback(cluster.disconnect)
-        workers = cluster.workers(
-            plan.workers, plan.cpus_per_worker, plan.gpus_per_worker, at_most=plan.max_evals
-        )
-        warming = cluster.warm_up(workers, "mlops.tuning.trial")
-        encoder, dataset = preparing.result()
-        store = opening.result()
+    with (
+        ThreadPoolExecutor(max_workers=1) as background,
+        closing(cluster.Connection()) as connection,
+    ):
+        ready = _make_ready(plan, parts, tracking, connection, background)
         from mlops.tracking.study_run import StudyRun
-        from mlops.tuning import scoring
-        from mlops.tuning.execution import search, share
 
-        study_run = stack.enter_context(StudyRun(store, plan.name, resolved, parts))
-        packing = _packing(plan, workers, dataset.n_features)
-        study_run.log_packing(asdict(packing))
-        rows = share(dataset)
-        del dataset, warming
-        ledger = search(plan, packing, workers, rows, store, study_run.run_id, _title(plan, parts))
-        study_run.log_trials([row.to_dict() for row in ledger.ordered()])
-        if ledger.interrupted:
-            raise KeyboardInterrupt
-        best = ledger.best
-        if best is None:
-            raise StudyError(_no_score(ledger))
-        predictor = scoring.build(
-            best.params, ledger.weights, encoder, parts.classes, parts.target_name
-        )
-        metrics, confusion = scoring.score(predictor, parts)
-        logged = study_run.log_best(
-            best.to_dict(), predictor, metrics, confusion, tracking.model_name
-        )
+        with StudyRun(ready.store, plan.name, resolved, parts) as study_run:
+            background.submit(_warm_up_model)
+            ledger = _search(plan, parts, ready, study_run)
+            background.submit(connection.close)
+            study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+            logged = _log_best(ledger, ready.encoder, parts, study_run, tracking.model_name)
     return {
         "study": plan.name,
         "run_id": study_run.run_id,
-        "tracking_uri": store.display_uri,
+        "tracking_uri": ready.store.display_uri,
         "trials": len(ledger.rows),
         "outcomes": ledger.outcomes(),
-        "best": best.to_dict(),
         **logged,
         "tracking_seconds_per_record": ledger.tracking_seconds / max(1, ledger.epochs),
         "seconds": round(time.monotonic() - started, 2),
@@ -154,13 +134,43 @@ def _load(data: DataSettings, seed: int) -> Parts:
 def _title(plan: Plan, parts: Parts) -> str:
     rows = len(parts.train) + len(parts.validation) + len(parts.test)
     columns = parts.train.table.shape[1]
-    return f"{plan.name}: {parts.name}, {rows:,} rows, {columns} columns, {len(parts.classes)} classes"
+    return (
+        f"{plan.name}: {parts.name}, {rows:,} rows, {columns} columns, {len(parts.classes)} classes"
+    )
 
 
-def _open_store(tracking: TrackingSettings) -> Store:
-    from mlops.tracking.store import open_store
+@dataclass(frozen=True)
+class _Ready:
+    """What a search needs and takes seconds to get."""
 
-    return open_store(tracking.uri, tracking.experiment)
+    store: Store
+    encoder: FeatureEncoder
+    rows: SharedRows
+    n_features: int
+    workers: cluster.Workers
+
+
+def _make_ready(
+    plan: Plan,
+    parts: Parts,
+    tracking: TrackingSettings,
+    connection: cluster.Connection,
+    background: Executor,
+) -> _Ready:
+    """Starts Ray while the preprocessing is fitted and later stages' libraries are imported."""
+    preparing = background.submit(_prepare, parts)
+    opening = background.submit(_open_store, tracking)
+    importing = background.submit(importlib.import_module, "mlops.tuning.execution")
+    connection.open()
+    workers = cluster.workers(
+        plan.workers, plan.cpus_per_worker, plan.gpus_per_worker, at_most=plan.max_evals
+    )
+    encoder, dataset = preparing.result()
+    store = opening.result()
+    importing.result()
+    from mlops.tuning.execution import share
+
+    return _Ready(store, encoder, share(dataset), dataset.n_features, workers)
 
 
 def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
@@ -170,18 +180,61 @@ def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
     return encoder, encode(parts, encoder)
 
 
-def _packing(plan: Plan, workers: cluster.Workers, n_features: int) -> Packing:
+def _open_store(tracking: TrackingSettings) -> Store:
+    from mlops.tracking.store import open_store
+
+    return open_store(tracking.uri, tracking.experiment)
+
+
+def _warm_up_model() -> None:
+    from mlops.tracking import model
+
+    model.warm_up()
+
+
+def _search(plan: Plan, parts: Parts, ready: _Ready, study_run: StudyRun) -> Ledger:
+    from mlops.tuning.execution import search
+
+    packing = _packing(plan, ready)
+    study_run.log_packing(asdict(packing))
+    ledger = search(
+        plan, packing, ready.workers, ready.rows, ready.store, study_run.run_id, _title(plan, parts)
+    )
+    if ledger.interrupted:
+        study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+        raise KeyboardInterrupt
+    return ledger
+
+
+def _packing(plan: Plan, ready: _Ready) -> Packing:
     from mlops.tuning import packing
 
     widest = packing.widest_configuration(plan.space, plan.default) if plan.space else plan.default
     return packing.choose(
         plan.pack_size,
         max_evals=plan.max_evals,
-        workers=workers.count,
+        workers=ready.workers.count,
         widest=widest,
-        n_features=n_features,
-        device="cuda" if workers.gpus else "cpu",
+        n_features=ready.n_features,
+        device="cuda" if ready.workers.gpus else "cpu",
     )
+
+
+def _log_best(
+    ledger: Ledger, encoder: FeatureEncoder, parts: Parts, study_run: StudyRun, model_name: str
+) -> dict[str, Any]:
+    """Scores the best trial's model on every part, records and registers it."""
+    from mlops.tuning import scoring
+
+    best = ledger.best
+    if best is None:
+        raise StudyError(_no_score(ledger))
+    predictor = scoring.build(
+        best.params, ledger.weights, encoder, parts.classes, parts.target_name
+    )
+    metrics, confusion = scoring.score(predictor, parts)
+    logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
+    return {"best": best.to_dict(), **logged}
 
 
 def _no_score(ledger: Ledger) -> str:

@@ -54,9 +54,7 @@ class PackTrial(tune.Trainable):
     trial, and `best`, the safetensors bytes of the best trial's weights with its number.
     """
 
-    def setup(
-        self, config: dict[str, Any], rows: SharedRows, options: PackOptions
-    ) -> None:
+    def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
         """Takes the rows from the object store, where all workers of a host share one copy.
 
         Args:
@@ -65,7 +63,7 @@ class PackTrial(tune.Trainable):
             options: The study's options.
         """
         torch.set_num_threads(options.threads)
-        self._arrays: tuple[np.ndarray, ...] = ray.get(rows.arrays)
+        self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options
         self._start(config)
@@ -83,7 +81,10 @@ class PackTrial(tune.Trainable):
         if trials:
             self._events = fit(
                 [Hyperparameters.from_dict(trial["params"]) for trial in trials],
-                *self._arrays,
+                self._rows[0],
+                self._rows[1],
+                self._rows[2],
+                self._rows[3],
                 self._n_classes,
                 seed=self._options.seed,
                 numbers=[trial["number"] for trial in trials],

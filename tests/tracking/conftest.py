@@ -19,6 +19,17 @@ from mlops.tracking.probe import create_sqlite
 from mlops.tracking.store import Store, open_store
 
 REPOSITORY = Path(__file__).parents[2]
+# What MLflow 3.17 does to libraries newer than itself.
+WARNINGS_OF_MLFLOW = [
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            for line in WARNINGS_OF_MLFLOW:
+                item.add_marker(pytest.mark.filterwarnings(line))
 
 
 @pytest.fixture(autouse=True)

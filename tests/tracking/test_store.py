@@ -133,8 +133,10 @@ def unusable(kind: str, path: Path) -> Iterator[None]:
         sqlite3.connect(path).close()
         path.chmod(0o400)
         path.parent.chmod(0o500)
+        yield
+        path.parent.chmod(0o700)
+        return
     yield
-    path.parent.chmod(0o700)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mlops.data.features import FeatureEncoder
+from mlops.errors import TrackingError
+from mlops.hyperparameters import Hyperparameters
+from mlops.nn.mlp import MLP
+from mlops.tracking import registry
+from mlops.tracking.model import LoggedModel, log_model
+from mlops.tracking.store import Store
+
+ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
+
+
+def log(store: Store, seed: int = 0) -> LoggedModel:
+    encoder = FeatureEncoder.fit(ROWS)
+    mlp = MLP(encoder.width, 2, (4,)).reset(torch.Generator().manual_seed(seed))
+    return log_model(
+        store,
+        store.client.create_run(store.experiment_id).info.run_id,
+        mlp=mlp,
+        hyperparameters=Hyperparameters(hidden_dims=(4,), dropout=0.0),
+        encoder=encoder,
+        classes=["no", "yes"],
+        target_name="y",
+        example=ROWS,
+    )
+
+
+def test_the_alias_moves_to_the_last_version(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    models = [log(store, seed) for seed in (0, 1)]
+    versions = [registry.register(store, model, tags={"data_digest": "d"}) for model in models]
+    assert versions == [versions[0], versions[0] + 1]
+    found = store.client.get_model_version_by_alias("mlp", "candidate")
+    assert int(found.version) == versions[1]
+    assert found.run_id == models[1].run_id
+    assert found.tags["sha256"] == models[1].sha256
+    assert found.tags["data_digest"] == "d"
+    linked = store.client.get_logged_model(models[1].model_id).tags["mlflow.modelVersions"]
+    assert linked.count("version") == 1
+
+    by_alias = registry.load(store, "models:/mlp@candidate").predict(ROWS)
+    by_number = registry.load(store, f"models:/mlp/{versions[1]}").predict(ROWS)
+    first = registry.load(store, f"models:/mlp/{versions[0]}").predict(ROWS)
+    pd.testing.assert_frame_equal(by_alias, by_number)
+    assert not np.allclose(by_alias["probability_no"], first["probability_no"])
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    loaded = mlflow.pyfunc.load_model("models:/mlp@candidate")
+    pd.testing.assert_frame_equal(loaded.predict(ROWS), by_alias)
+    registry.load(store, "models:/mlp@candidate")  # MLflow's loader has left its marks
+
+
+def test_a_version_may_go_without_an_alias(sqlite_store: Store) -> None:
+    version = registry.register(sqlite_store, log(sqlite_store), "other name", alias=None)
+    assert version == 1
+    assert sqlite_store.client.get_registered_model("other name").aliases == {}
+    assert registry.load(sqlite_store, "models:/other name/1").target_name == "y"
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("models:/mlp", "must be named"),
+        ("models:/mlp/latest", "must be named"),
+        ("runs:/abc/model", "must be named"),
+        ("/etc/passwd", "must be named"),
+        ("models:/mlp@champion", "must name a model.*ray_jobs.tune"),
+        ("models:/mlp/7", "must name a model.*ray_jobs.tune"),
+    ],
+)
+def test_a_model_that_is_not_there_is_said_in_a_line(
+    uri: str, reason: str, sqlite_store: Store
+) -> None:
+    with pytest.raises(TrackingError, match=reason) as caught:
+        registry.load(sqlite_store, uri)
+    assert "\n" not in str(caught.value)
+
+
+def plant(folder: Path, how: str) -> None:
+    if how == "weights":
+        weights = folder / "predictor" / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    elif how == "pickle":
+        (folder / "data" / "model.pt2").unlink()
+        (folder / "data" / "model.pth").write_bytes(b"cos\nsystem\n")
+    elif how == "nothing left":
+        (folder / "predictor" / "model.json").unlink()
+
+
+@pytest.mark.parametrize("how", ["weights", "pickle", "nothing left"])
+def test_a_model_changed_behind_the_registry_is_refused(how: str, sqlite_store: Store) -> None:
+    model = log(sqlite_store)
+    registry.register(sqlite_store, model)
+    plant(Path(model.location), how)
+    with pytest.raises(TrackingError, match="files must be those that were recorded"):
+        registry.load(sqlite_store, "models:/mlp@candidate")
+
+
+def test_a_version_that_somebody_else_made_is_refused(sqlite_store: Store) -> None:
+    model = log(sqlite_store)
+    client: Any = sqlite_store.client
+    client.create_registered_model("mlp")
+    client.create_model_version("mlp", source=model.location, await_creation_for=0)
+    with pytest.raises(TrackingError, match="must carry the checksums recorded with it, got none"):
+        registry.load(sqlite_store, "models:/mlp/1")
