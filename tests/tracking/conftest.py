@@ -19,9 +19,10 @@ from mlops.tracking.probe import create_sqlite
 from mlops.tracking.store import Store, open_store
 
 REPOSITORY = Path(__file__).parents[2]
-# What MLflow 3.17 does to libraries newer than itself.
+# MLflow 3.17 on libraries newer than itself, and about its own type hints when first imported.
 WARNINGS_OF_MLFLOW = [
     "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning",
+    "ignore:.*Any type hint is inferred as AnyType:UserWarning",
 ]
 
 
@@ -72,7 +73,11 @@ def server_uri(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**clean, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            env={
+                **clean,
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -1,0 +1,39 @@
+"""One local Ray for all studies that run inside the test process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlops.cluster import Connection
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    connection = Connection()
+    connection.open()
+    yield
+    connection.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder of the module's own, with one MLflow store in it."""
+    path = tmp_path_factory.mktemp("work")
+    before = Path.cwd()
+    os.chdir(path)
+    yield path
+    os.chdir(before)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real tables, which is not part of the project."""
+    here = Path(__file__).parents[2]
+    path = Path(os.environ.get("MLOPS_SHARED_DATA", here.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip("the shared tables are not here")
+    return path

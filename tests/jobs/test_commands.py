@@ -1,0 +1,217 @@
+"""The jobs as commands: exit codes, what goes where, MLproject entries, Ray jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlops.tracking.store import open_store
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a user who has activated the virtual environment."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def command(
+    environment: dict[str, str], *words: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(word) for word in words], env=environment, cwd=cwd, capture_output=True, text=True
+    )
+
+
+def job(environment: dict[str, str], name: str, *flags: object) -> subprocess.CompletedProcess[str]:
+    return command(environment, sys.executable, "-m", f"ray_jobs.{name}", *flags)
+
+
+def processes_of(marker: str) -> list[str]:
+    """Command lines of the processes that have `marker` in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker.encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def test_tune_reports_on_stderr_and_answers_with_one_json_line(
+    environment: dict[str, str], folder: Path
+) -> None:
+    marked = {**environment, "MLOPS_TEST_MARK": "tune-leaves-nothing"}
+    done = job(marked, "tune", "--max_evals", 3, "--epochs", 2)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["trials"] == 3
+    assert (folder / "mlflow.db").exists()
+    assert (folder / "mlruns").is_dir()
+    lines = done.stderr.splitlines()
+    assert "1,000 rows, 20 columns, 2 classes" in lines[0]
+    assert lines[-1].startswith("3/3 trials · best val_accuracy")
+    assert not any("Warning" in line or "Traceback" in line for line in lines)
+    deadline = time.monotonic() + 20
+    while (left := processes_of("tune-leaves-nothing")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []
+
+
+def test_an_interrupted_study_says_so_and_leaves_no_run_open(
+    environment: dict[str, str], folder: Path
+) -> None:
+    flags = ["--max_evals", "400", "--epochs", "100", "--study", "interrupted"]
+    words = [sys.executable, "-m", "ray_jobs.tune", *flags]
+    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "best" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130, rest
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    store = open_store()
+    runs = store.client.search_runs([store.experiment_id], "tags.study = 'interrupted'")
+    statuses = {run.info.status for run in runs}
+    assert "KILLED" in statuses
+    assert "RUNNING" not in statuses
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--data.path", "missing.csv", "--data.target", "y"], "missing.csv"),
+        (["--data.path", "good.csv", "--data.target", "z"], "z"),
+        (["--data.path", "one_class.csv", "--data.target", "y"], "class"),
+        (["--max_eval", "3"], "did you mean --max_evals?"),
+        (["--space", '{"dropout": {"uniform": [0.5, 0.1]}}'], "low must be below high"),
+    ],
+)
+def test_bad_input_ends_with_2_and_leaves_nothing(
+    environment: dict[str, str], tmp_path: Path, flags: list[str], expected: str
+) -> None:
+    pd.DataFrame({"x": range(20), "y": [0, 1] * 10}).to_csv(tmp_path / "good.csv", index=False)
+    pd.DataFrame({"x": range(20), "y": [1] * 20}).to_csv(tmp_path / "one_class.csv", index=False)
+    before = set(tmp_path.iterdir())
+    done = command(environment, sys.executable, "-m", "ray_jobs.tune", *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert all(line.startswith("error: ") for line in done.stderr.splitlines())
+    assert done.stdout == ""
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_generate_data_then_tune_on_it(environment: dict[str, str], folder: Path) -> None:
+    done = job(environment, "generate_data", "--n_samples", 200, "--n_classes", 3,
+               "--output", "three.csv")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(folder / "three.csv")
+    assert table.shape == (200, 21)
+    assert list(table)[-1] == "target"
+    done = job(environment, "train", "--data.path", "three.csv", "--data.target", "target",
+               "--epochs", 2)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_init_mlflow_is_harmless_when_repeated(environment: dict[str, str]) -> None:
+    first, second = (job(environment, "init_mlflow") for _ in range(2))
+    assert first.returncode == second.returncode == 0
+    assert json.loads(first.stdout) == json.loads(second.stdout)
+
+
+@pytest.mark.parametrize(
+    ("entry", "parameters"),
+    [
+        ("init_mlflow", []),
+        ("generate_data", ["n_samples=100", "n_features=5", "n_classes=2", "output=small.parquet"]),
+        ("train", ["hidden_dims=[16, 8]", "lr=0.01", "batch_size=64", "epochs=2"]),
+        ("tune", ["max_evals=2"]),
+    ],
+)
+def test_mlproject_entries(
+    environment: dict[str, str], folder: Path, entry: str, parameters: list[str]
+) -> None:
+    store = open_store()
+    before = {run.info.run_id for run in store.client.search_runs([store.experiment_id])}
+    words = [word for parameter in parameters for word in ("-P", parameter)]
+    uri = {"MLFLOW_TRACKING_URI": store.uri}
+    done = command(
+        {**environment, **uri}, "mlflow", "run", ROOT, "-e", entry, "--env-manager", "local",
+        "--experiment-name", store.experiment_name, *words,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = store.client.search_runs([store.experiment_id])
+    new = [run for run in runs if run.info.run_id not in before]
+    parents = [run for run in new if "mlflow.project.entryPoint" in run.data.tags]
+    assert [run.data.tags["mlflow.project.entryPoint"] for run in parents] == [entry]
+    assert all(run.info.status == "FINISHED" for run in new)
+    if entry in ("train", "tune"):
+        (parent,) = parents
+        assert len(new) == 1 + (2 if entry == "tune" else 1)
+        assert parent.data.metrics["test_accuracy"] > 0.5
+    (folder / "small.parquet").unlink(missing_ok=True)
+
+
+@pytest.fixture
+def ray_head(environment: dict[str, str]) -> Iterator[int]:
+    """A cluster of one machine, as `ray start --head` makes it; yields the dashboard's port."""
+    ports = []
+    for _ in range(2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    words = ["ray", "start", "--head", "--block", "--port", str(ports[0]), "--num-cpus", "2",
+             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports[1])]  # fmt: skip
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    for _ in range(120):
+        time.sleep(0.5)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", ports[1])) == 0:
+                break
+    time.sleep(2)
+    yield ports[1]
+    process.terminate()
+    process.wait(30)
+
+
+def test_submit_to_a_cluster(
+    environment: dict[str, str], folder: Path, ray_head: int
+) -> None:
+    uri = open_store().uri
+    done = command(
+        {**environment, "MLFLOW_TRACKING_URI": uri}, "make", "-C", ROOT, "submit",
+        f"BIN={Path(sys.executable).parent}", f"ADDRESS=http://127.0.0.1:{ray_head}",
+        "ARGS=--max_evals 2 --epochs 2 --study submitted", "-o", "init_mlflow",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "2/2 trials" in done.stdout
+    store = open_store()
+    runs = store.client.search_runs([store.experiment_id], "tags.study = 'submitted'")
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
+
+
+def test_a_submitted_job_that_fails_says_so(environment: dict[str, str], ray_head: int) -> None:
+    done = command(
+        environment, "make", "-C", ROOT, "submit", f"BIN={Path(sys.executable).parent}",
+        f"ADDRESS=http://127.0.0.1:{ray_head}", "ARGS=--max_evals 0", "-o", "init_mlflow",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "max_evals: must be greater than 0" in done.stdout

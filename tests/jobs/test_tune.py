@@ -1,0 +1,299 @@
+"""Whole studies on a real Ray and a real MLflow store, and what they leave on record."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlops.console import run_job
+from mlops.nn.records import METRIC_NAMES
+from mlops.tracking.store import Store, open_store
+from ray_jobs import train, tune
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_cluster")]
+
+SPACE = {
+    "hidden_dims": {"choice": [[8], [16], [16, 8]]},
+    "batch_size": {"choice": [32, 64]},
+    "learning_rate": {"loguniform": [1e-3, 1e-2]},
+    "dropout": {"uniform": [0.0, 0.3]},
+}
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> Store:
+    return open_store()
+
+
+def study(*flags: object, space: dict[str, Any] = SPACE) -> dict[str, Any]:
+    argv = ["--space", json.dumps(space), "--epochs", "3", *map(str, flags)]
+    return tune.main(argv)
+
+
+def children(store: Store, run_id: str) -> list[Any]:
+    query = f"tags.mlflow.parentRunId = '{run_id}'"
+    runs = store.client.search_runs([store.experiment_id], query, max_results=1000)
+    return sorted(runs, key=lambda run: int(run.data.tags["trial"]))
+
+
+def epochs_of(store: Store, run: Any, metric: str) -> list[int]:
+    return sorted(m.step for m in store.client.get_metric_history(run.info.run_id, metric))
+
+
+@pytest.fixture(scope="module")
+def recorded(store: Store) -> dict[str, Any]:
+    return study("--max_evals", 7, "--pack_size", 2, "--study", "recorded")
+
+
+def test_every_trial_has_one_child_run_with_every_epoch(
+    store: Store, recorded: dict[str, Any]
+) -> None:
+    runs = children(store, recorded["run_id"])
+    assert [int(run.data.tags["trial"]) for run in runs] == list(range(7))
+    for run in runs:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["outcome"] == "completed"
+        assert run.data.tags["study"] == "recorded"
+        for metric in METRIC_NAMES:
+            assert epochs_of(store, run, metric) == [1, 2, 3]
+        assert set(run.data.params) == {
+            "hidden_dims",
+            "learning_rate",
+            "batch_size",
+            "epochs",
+            "dropout",
+            "weight_decay",
+            "label_smoothing",
+            "activation",
+        }
+
+
+def test_trial_0_is_the_default_configuration(store: Store, recorded: dict[str, Any]) -> None:
+    params = children(store, recorded["run_id"])[0].data.params
+    assert params["hidden_dims"] == "[64, 32]"
+    assert (params["learning_rate"], params["batch_size"]) == ("0.001", "32")
+
+
+def test_the_best_trial_is_the_one_with_the_best_score(
+    store: Store, recorded: dict[str, Any]
+) -> None:
+    scores = [run.data.metrics["best_val_accuracy"] for run in children(store, recorded["run_id"])]
+    assert recorded["best"]["trial"] == int(np.argmax(scores))
+    assert recorded["best"]["score"] == max(scores)
+
+
+def test_the_study_run_has_settings_table_scores_pictures_and_data(
+    store: Store, recorded: dict[str, Any]
+) -> None:
+    run = store.client.get_run(recorded["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["max_evals"] == "7"
+    assert run.data.tags["best_trial"] == str(recorded["best"]["trial"])
+    for part in ("train", "val", "test"):
+        for name in ("loss", "accuracy", "f1"):
+            assert math.isfinite(run.data.metrics[f"{part}_{name}"])
+    files = {item.path for item in store.client.list_artifacts(recorded["run_id"])}
+    assert {
+        "settings.yaml",
+        "trials.csv",
+        "best_trial.json",
+        "confusion_matrix.png",
+        "confusion_matrix.json",
+    } <= files
+    table = Path(store.client.download_artifacts(recorded["run_id"], "trials.csv"))
+    with table.open() as file:
+        assert [int(row["trial"]) for row in csv.DictReader(file)] == list(range(7))
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.name == "synthetic"
+
+
+def test_the_validation_score_of_the_model_is_the_trial_s(recorded: dict[str, Any]) -> None:
+    assert recorded["val_accuracy"] == pytest.approx(recorded["best"]["score"], abs=1e-12)
+    assert recorded["val_loss"] == pytest.approx(
+        recorded["best"]["metrics"]["val_loss"], abs=1e-5
+    )
+
+
+def test_the_model_is_the_registered_candidate(store: Store, recorded: dict[str, Any]) -> None:
+    version = store.client.get_model_version_by_alias("mlp", "candidate")
+    assert int(version.version) >= recorded["model"]["version"]
+    assert store.client.get_model_version("mlp", str(recorded["model"]["version"])).run_id == (
+        recorded["run_id"]
+    )
+
+
+def test_the_same_study_again_gives_the_same_table(store: Store, recorded: dict[str, Any]) -> None:
+    again = study("--max_evals", 7, "--pack_size", 2, "--study", "again")
+    first, second = (children(store, r["run_id"]) for r in (recorded, again))
+    assert [run.data.params for run in first] == [run.data.params for run in second]
+    for one, other in zip(first, second, strict=True):
+        assert one.data.metrics["val_loss"] == other.data.metrics["val_loss"]
+
+
+def test_a_repeated_configuration_is_recorded_but_not_trained_again(store: Store) -> None:
+    result = study(
+        "--max_evals", 6, "--pack_size", 2, space={"hidden_dims": {"choice": [[8], [4]]}}
+    )
+    runs = children(store, result["run_id"])
+    assert len(runs) == 6
+    duplicates = [run for run in runs if "duplicate_of" in run.data.tags]
+    assert len(duplicates) == 3  # the default, [8] and [4] are trained
+    for run in duplicates:
+        original = runs[int(run.data.tags["duplicate_of"])]
+        assert run.data.params == original.data.params
+        assert run.data.metrics == original.data.metrics
+        assert epochs_of(store, run, "val_loss") == [1, 2, 3]
+        assert run.data.tags["outcome"] == "completed"
+
+
+def test_a_member_that_diverges_fails_alone(store: Store) -> None:
+    space = {"learning_rate": {"choice": [0.001, 10.0]}, "hidden_dims": {"choice": [[64, 64, 64]]}}
+    result = study(
+        "--max_evals", 4, "--pack_size", 4, "--epochs", 20, "--search.algorithm", "random",
+        "--defaults", json.dumps({"activation": "relu", "weight_decay": 99.0}), space=space,
+    )  # fmt: skip
+    assert result["outcomes"].get("failed", 0) >= 1
+    for run in children(store, result["run_id"]):
+        failed = run.data.params["learning_rate"] == "10.0"
+        assert run.info.status == ("FAILED" if failed else "FINISHED")
+        assert ("became" in run.data.tags.get("reason", "")) == failed
+
+
+def test_pruned_trials_are_told_apart(store: Store) -> None:
+    result = study(
+        "--max_evals", 8, "--pack_size", 4, "--epochs", 8,
+        "--pruning.eta", 2, "--pruning.min_epochs", 2,
+    )  # fmt: skip
+    assert result["outcomes"] == {"completed": 2, "pruned": 6}
+    for run in children(store, result["run_id"]):
+        epochs = epochs_of(store, run, "val_loss")
+        assert epochs == list(range(1, len(epochs) + 1))
+        assert (len(epochs) == 8) == (run.data.tags["outcome"] == "completed")
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "random"])
+def test_other_searchers(store: Store, algorithm: str) -> None:
+    result = study("--max_evals", 5, "--pack_size", 2, "--search.algorithm", algorithm)
+    assert result["outcomes"] == {"completed": 5}
+
+
+def test_one_trial_a_worker(store: Store) -> None:
+    result = study("--max_evals", 3, "--pack_size", 1)
+    assert [int(run.data.tags["pack"]) for run in children(store, result["run_id"])] == [0, 1, 2]
+
+
+def test_train_is_a_study_of_one(store: Store) -> None:
+    result = train.main(["--hidden_dims", "[16]", "--lr", "0.01", "--epochs", "4"])
+    (run,) = children(store, result["run_id"])
+    assert run.data.params["hidden_dims"] == "[16]"
+    assert run.data.params["learning_rate"] == "0.01"
+    assert epochs_of(store, run, "val_loss") == [1, 2, 3, 4]
+    assert result["model"]["alias"] == "candidate"
+
+
+def test_a_table_with_everything_in_it(folder: Path, store: Store) -> None:
+    random = np.random.default_rng(0)
+    n = 400
+    frame = pd.DataFrame(
+        {
+            "net income": random.normal(size=n),
+            "größe": random.integers(0, 9, n).astype(float),
+            "home town": random.choice(["Rome", "Oslo", "Lima"], n),
+            "member": random.random(n) < 0.5,
+        }
+    )
+    label = np.where(frame["net income"] + (frame["home town"] == "Oslo") > 0.4, "yes", "no")
+    frame.loc[::7, "net income"] = np.nan
+    frame.loc[::11, "home town"] = None
+    frame["will it?"] = label
+    frame.to_csv(folder / "people.csv", index=False)
+    result = study(
+        "--max_evals", 4, "--pack_size", 2, "--epochs", 30,
+        "--data.path", "people.csv", "--data.target", "will it?",
+    )  # fmt: skip
+    assert result["test_accuracy"] > 0.75
+    mlflow.set_tracking_uri(store.uri)
+    model = mlflow.pyfunc.load_model(f"models:/mlp/{result['model']['version']}")
+    rows = frame.drop(columns="will it?").head(20)
+    rows.loc[0, "home town"] = "Atlantis"
+    answer = model.predict(rows)
+    assert list(answer) == ["label", "probability_no", "probability_yes"]
+    assert set(answer["label"]) <= {"yes", "no"}
+    np.testing.assert_allclose(answer.iloc[:, 1:].sum(axis=1), 1.0, rtol=1e-6)
+    mlflow.pytorch.load_model(f"models:/mlp/{result['model']['version']}")
+
+
+@pytest.mark.parametrize(("name", "least"), [("breast_cancer", 0.92), ("wine", 0.85), ("digits", 0.9)])
+def test_tables_of_scikit_learn(store: Store, name: str, least: float) -> None:
+    result = study("--max_evals", 4, "--pack_size", 4, "--epochs", 30, "--data.sklearn", name)
+    assert result["test_accuracy"] >= least
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "least"),
+    [("phoneme.csv", "nasal", 0.78), ("credit_g.csv", "class", 0.66), ("pima_diabetes.csv", "diabetes", 0.65)],
+)
+def test_real_tables(
+    store: Store, shared_data: Path, file: str, target: str, least: float
+) -> None:
+    result = study(
+        "--max_evals", 4, "--pack_size", 2, "--epochs", 10,
+        "--data.path", shared_data / file, "--data.target", target,
+    )  # fmt: skip
+    assert result["test_accuracy"] >= least
+
+
+def test_a_given_test_file(store: Store, shared_data: Path) -> None:
+    result = study(
+        "--max_evals", 2, "--pack_size", 2, "--epochs", 2,
+        "--data.path", shared_data / "adult_train.csv", "--data.target", "income",
+        "--data.test_path", shared_data / "adult_test.csv",
+    )  # fmt: skip
+    confusion = store.client.download_artifacts(result["run_id"], "confusion_matrix.json")
+    matrix = json.loads(Path(confusion).read_text())["matrix"]
+    assert sum(map(sum, matrix)) == 16_281
+    assert result["test_accuracy"] > 0.82
+
+
+def kill_a_worker(delay: float) -> None:
+    """Kills the process of a pack, once it trains."""
+    import psutil
+
+    deadline = time.monotonic() + delay
+    while time.monotonic() < deadline:
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if "PackTrial.train" in line:
+                time.sleep(1.0)
+                os.kill(process.pid, signal.SIGKILL)
+                return
+        time.sleep(0.05)
+
+
+def test_a_killed_worker_costs_no_trial_and_no_epoch_twice(store: Store) -> None:
+    killer = threading.Thread(target=kill_a_worker, args=(60,))
+    killer.start()
+    result = study("--max_evals", 4, "--pack_size", 2, "--epochs", 400)
+    killer.join()
+    assert result["outcomes"] == {"completed": 4}
+    for run in children(store, result["run_id"]):
+        assert epochs_of(store, run, "val_loss") == list(range(1, 401))
+
+
+def test_more_workers_than_fit_is_refused(store: Store, capsys: pytest.CaptureFixture) -> None:
+    before = len(store.client.search_runs([store.experiment_id]))
+    assert run_job(lambda: study("--max_evals", 2, "--resources.workers", 999)) == 2
+    assert "999 workers" in capsys.readouterr().err
+    assert len(store.client.search_runs([store.experiment_id])) == before
