@@ -170,6 +170,14 @@ class TrainSettings(_Study):
     )
     activation: str = Field(_DEFAULT.activation, description="relu, gelu, silu or tanh")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _short_name_wins(cls, values: Any) -> Any:
+        """Lets the flag --lr win over learning_rate in the file."""
+        if isinstance(values, dict) and "lr" in values:
+            return {name: value for name, value in values.items() if name != "learning_rate"}
+        return values
+
     @field_validator(*NAMES)
     @classmethod
     def _rule(cls, value: Any, info: ValidationInfo) -> Any:

@@ -20,14 +20,15 @@ def main(argv: list[str]) -> dict[str, Any]:
         settings.GenerateDataSettings, argv, name="generate_data", description=__doc__ or ""
     )
     from mlops.data.synthetic import SyntheticSpec, make_table, write_table
-    from mlops.tracking.dataset import record_generated
+    from mlops.tracking.dataset import log_generated
     from mlops.tracking.store import open_store
 
     spec = SyntheticSpec(**given.model_dump(exclude={"output", "tracking"}))
     frame = make_table(spec)
     write_table(frame, given.output)
     store = open_store(given.tracking.uri, given.tracking.experiment)
-    run_id = record_generated(store, given.output, spec.describe(), frame, given.model_dump())
+    recorded = given.model_dump(exclude={"tracking"})
+    run_id = log_generated(store, "generate_data", frame, given.output, spec.describe(), recorded)
     print(f"wrote {len(frame):,} rows to {given.output}", file=sys.stderr)
     return {"output": given.output, "rows": len(frame), "columns": frame.shape[1], "run_id": run_id}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops.tracking.store import Store
+from mlops.tracking.store import Store, active_run_from_environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,3 +85,49 @@ def _profile(parts: Parts) -> dict[str, Any]:
         "target": parts.target_name,
         "classes": len(parts.classes),
     }
+
+
+def log_generated(
+    store: Store,
+    name: str,
+    frame: pd.DataFrame,
+    path: str,
+    source: str,
+    settings: Mapping[str, Any],
+) -> str:
+    """Records a generated table as an MLflow dataset in a run of its own.
+
+    Under `mlflow run` it is the run made there.
+
+    Args:
+        store: Where to record.
+        name: Name of the run.
+        frame: The table.
+        path: The file it was written to.
+        source: What it was generated from.
+        settings: The job's settings.
+
+    Returns:
+        The run's id.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    client = store.client
+    given = active_run_from_environment()
+    run = client.get_run(given) if given else client.create_run(store.experiment_id, run_name=name)
+    run_id: str = run.info.run_id
+    dataset = Dataset(
+        name=Path(path).stem,
+        digest=hashlib.sha256(source.encode()).hexdigest()[:16],
+        source_type="local",
+        source=json.dumps({"uri": str(Path(path).absolute()), "generated": source}),
+        schema=json.dumps(_schema(frame)),
+        profile=json.dumps({"num_rows": len(frame), "num_elements": int(frame.size)}),
+    )
+    tags = [InputTag("mlflow.data.context", "generated")]
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
+    texts = {key: str(value) for key, value in settings.items()}
+    params = [Param(key, text) for key, text in texts.items() if key not in run.data.params]
+    client.log_batch(run_id, params=params)
+    client.set_terminated(run_id)
+    return run_id

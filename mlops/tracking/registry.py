@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mlops.errors import TrackingError
 from mlops.tracking import pyfunc
-from mlops.tracking.model import PREDICTOR, SHA256_TAG, LoggedModel, verify
+from mlops.tracking.checksums import SHA256_TAG, verify
+from mlops.tracking.model import PREDICTOR, LoggedModel
 from mlops.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -132,6 +133,4 @@ def _link_version(client: MlflowClient, model_id: str, name: str, version: str) 
     known = json.loads(client.get_logged_model(model_id).tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
     entry = {"name": name, "version": version}
     if not any(str(other["version"]) == str(version) for other in known):
-        client.set_logged_model_tags(
-            model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, entry])}
-        )
+        client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*known, entry])})

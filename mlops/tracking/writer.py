@@ -176,7 +176,9 @@ class RunWriter:
         if self._error is not None and now < self._retry_at:
             return False
         try:
-            for trial, child in list(self._children.items()):
+            # Copies last: what they copy must have been sent.
+            children = sorted(self._children.items(), key=lambda item: item[1].original is not None)
+            for trial, child in children:
                 if everything or child.is_due(now):
                     self._send(trial, child)
         except Exception as error:

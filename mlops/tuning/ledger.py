@@ -71,8 +71,9 @@ class Ledger(Callback):
         self.epochs += len(result.pop("records"))
         for ended in result.pop("results"):
             self._enter(ended)
+        self._settle_duplicates()
         best = result.pop("best", None)
-        if best is not None and self.best is not None and self.best.trial == best["trial"]:
+        if best is not None and self.best is self.rows[best["trial"]]:
             self.weights = best["weights"]
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
@@ -111,7 +112,6 @@ class Ledger(Callback):
         row.seconds = ended["seconds"]
         if row.score is not None and row in self.leaders(1):
             self.best = row
-        self._settle_duplicates()
 
     def _order(self, row: Row) -> tuple[float, int]:
         """Sorts better scores first, and equal ones by number."""
@@ -126,7 +126,8 @@ class Ledger(Callback):
     def _settle_duplicates(self) -> None:
         for row in self.rows.values():
             if row.duplicate_of is not None and row.outcome is None:
-                original = self.rows[row.duplicate_of]
+                # Packs may start in another order than they were proposed in.
+                original = self.rows.get(row.duplicate_of, row)
                 row.outcome, row.reason = original.outcome, original.reason
                 row.score, row.metrics = original.score, original.metrics
                 row.best_epoch, row.epochs = original.best_epoch, original.epochs

@@ -187,9 +187,10 @@ def _open_store(tracking: TrackingSettings) -> Store:
 
 
 def _warm_up_model() -> None:
-    from mlops.tracking import model
+    from mlops.tracking import model, pictures
 
     model.warm_up()
+    pictures.warm_up()
 
 
 def _search(plan: Plan, parts: Parts, ready: _Ready, study_run: StudyRun) -> Ledger:

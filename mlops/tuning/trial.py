@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -50,8 +51,9 @@ class PackTrial(tune.Trainable):
     """Trains a pack, reporting by time; every report carries what happened since the last one.
 
     A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields without the
-    weights). The last one is `done` and also has `scores`, [trial number, score or None] for each
-    trial, and `best`, the safetensors bytes of the best trial's weights with its number.
+    weights), and when one of them is the pack's best so far `best`: its number and the safetensors
+    bytes of its weights. The last one is `done` and has `scores`, [trial number, score or None] for
+    each trial.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -75,7 +77,7 @@ class PackTrial(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         trials = [trial for trial in config["trials"] if trial["duplicate_of"] is None]
-        self._results: list[TrialResult] = []
+        self._scores: list[list[Any]] = []
         self._best: TrialResult | None = None
         self._events: Iterator[EpochRecord | TrialResult] = iter(())
         if trials:
@@ -96,30 +98,34 @@ class PackTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Trains for about a second."""
         deadline = time.monotonic() + REPORT_SECONDS
-        records: list[dict[str, Any]] = []
-        results: list[dict[str, Any]] = []
+        report: dict[str, Any] = {"records": [], "results": [], "done": True}
+        best = self._best
         for event in self._events:
             if isinstance(event, EpochRecord):
-                records.append(asdict(event))
+                report["records"].append(asdict(event))
             else:
-                results.append(self._take(event))
+                report["results"].append(self._take(event))
             if time.monotonic() > deadline:
-                return {"records": records, "results": results, "done": False}
-        return {"records": records, "results": results, "done": True, **self._summary()}
+                report["done"] = False
+                break
+        if self._best is not None and self._best is not best:
+            weights = save(self._best.weights)
+            report["best"] = {"trial": self._best.trial, "weights": weights}
+        if report["done"]:
+            report["scores"] = self._scores
+        return report
 
     def _take(self, result: TrialResult) -> dict[str, Any]:
-        if result.score is not None:
-            sign = 1 if METRICS[self._options.metric] == "max" else -1
-            best = self._best
-            if best is None or sign * result.score > sign * (best.score or 0.0):
-                self._best = result
-        slim = replace(result, weights={})
-        self._results.append(slim)
-        return {**asdict(slim), "outcome": slim.outcome.value}
+        self._scores.append([result.trial, result.score])
+        if result.score is not None and self._order(result) > self._order(self._best):
+            self._best = result
+        fields = asdict(replace(result, weights={}))
+        del fields["weights"]
+        return {**fields, "outcome": result.outcome.value}
 
-    def _summary(self) -> dict[str, Any]:
-        scores = [[result.trial, result.score] for result in self._results]
-        summary: dict[str, Any] = {"scores": scores}
-        if self._best is not None:
-            summary["best"] = {"trial": self._best.trial, "weights": save(self._best.weights)}
-        return summary
+    def _order(self, result: TrialResult | None) -> tuple[float, int]:
+        """Sorts better scores last, and of equal ones the lower number, as the ledger does."""
+        if result is None or result.score is None:
+            return (-math.inf, 0)
+        sign = 1.0 if METRICS[self._options.metric] == "max" else -1.0
+        return (sign * result.score, -result.trial)

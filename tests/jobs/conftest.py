@@ -29,6 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
+@pytest.fixture(autouse=True)
+def in_folder(clean_environment: None, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Tests of one module share its folder, and so its store."""
+    monkeypatch.chdir(folder)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real tables, which is not part of the project."""

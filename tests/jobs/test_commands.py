@@ -192,9 +192,7 @@ def ray_head(environment: dict[str, str]) -> Iterator[int]:
     process.wait(30)
 
 
-def test_submit_to_a_cluster(
-    environment: dict[str, str], folder: Path, ray_head: int
-) -> None:
+def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head: int) -> None:
     uri = open_store().uri
     done = command(
         {**environment, "MLFLOW_TRACKING_URI": uri}, "make", "-C", ROOT, "submit",

@@ -121,16 +121,15 @@ def test_the_study_run_has_settings_table_scores_pictures_and_data(
 
 def test_the_validation_score_of_the_model_is_the_trial_s(recorded: dict[str, Any]) -> None:
     assert recorded["val_accuracy"] == pytest.approx(recorded["best"]["score"], abs=1e-12)
-    assert recorded["val_loss"] == pytest.approx(
-        recorded["best"]["metrics"]["val_loss"], abs=1e-5
-    )
+    assert recorded["val_loss"] == pytest.approx(recorded["best"]["metrics"]["val_loss"], abs=1e-5)
 
 
 def test_the_model_is_the_registered_candidate(store: Store, recorded: dict[str, Any]) -> None:
     version = store.client.get_model_version_by_alias("mlp", "candidate")
     assert int(version.version) >= recorded["model"]["version"]
-    assert store.client.get_model_version("mlp", str(recorded["model"]["version"])).run_id == (
-        recorded["run_id"]
+    assert (
+        store.client.get_model_version("mlp", str(recorded["model"]["version"])).run_id
+        == (recorded["run_id"])
     )
 
 
@@ -235,7 +234,9 @@ def test_a_table_with_everything_in_it(folder: Path, store: Store) -> None:
     mlflow.pytorch.load_model(f"models:/mlp/{result['model']['version']}")
 
 
-@pytest.mark.parametrize(("name", "least"), [("breast_cancer", 0.92), ("wine", 0.85), ("digits", 0.9)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("breast_cancer", 0.92), ("wine", 0.85), ("digits", 0.9)]
+)
 def test_tables_of_scikit_learn(store: Store, name: str, least: float) -> None:
     result = study("--max_evals", 4, "--pack_size", 4, "--epochs", 30, "--data.sklearn", name)
     assert result["test_accuracy"] >= least
@@ -243,11 +244,13 @@ def test_tables_of_scikit_learn(store: Store, name: str, least: float) -> None:
 
 @pytest.mark.parametrize(
     ("file", "target", "least"),
-    [("phoneme.csv", "nasal", 0.78), ("credit_g.csv", "class", 0.66), ("pima_diabetes.csv", "diabetes", 0.65)],
+    [
+        ("phoneme.csv", "nasal", 0.78),
+        ("credit_g.csv", "class", 0.66),
+        ("pima_diabetes.csv", "diabetes", 0.65),
+    ],
 )
-def test_real_tables(
-    store: Store, shared_data: Path, file: str, target: str, least: float
-) -> None:
+def test_real_tables(store: Store, shared_data: Path, file: str, target: str, least: float) -> None:
     result = study(
         "--max_evals", 4, "--pack_size", 2, "--epochs", 10,
         "--data.path", shared_data / file, "--data.target", target,
@@ -267,26 +270,30 @@ def test_a_given_test_file(store: Store, shared_data: Path) -> None:
     assert result["test_accuracy"] > 0.82
 
 
-def kill_a_worker(delay: float) -> None:
+def kill_a_worker(seconds: float, killed: list[int]) -> None:
     """Kills the process of a pack, once it trains."""
-    import psutil
-
-    deadline = time.monotonic() + delay
-    while time.monotonic() < deadline:
-        for process in psutil.process_iter(["cmdline"]):
-            line = " ".join(process.info["cmdline"] or [])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not killed:
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                line = (process / "cmdline").read_text()
+            except OSError:
+                continue
             if "PackTrial.train" in line:
-                time.sleep(1.0)
-                os.kill(process.pid, signal.SIGKILL)
+                time.sleep(0.5)
+                os.kill(int(process.name), signal.SIGKILL)
+                killed.append(int(process.name))
                 return
         time.sleep(0.05)
 
 
 def test_a_killed_worker_costs_no_trial_and_no_epoch_twice(store: Store) -> None:
-    killer = threading.Thread(target=kill_a_worker, args=(60,))
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_a_worker, args=(60, killed))
     killer.start()
     result = study("--max_evals", 4, "--pack_size", 2, "--epochs", 400)
     killer.join()
+    assert killed
     assert result["outcomes"] == {"completed": 4}
     for run in children(store, result["run_id"]):
         assert epochs_of(store, run, "val_loss") == list(range(1, 401))

@@ -45,8 +45,12 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        cwd=Path(mlops.__path__[0]).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     loaded = set(json.loads(done.stdout))
     assert "torch" in loaded
     assert not loaded & {"ray", "mlflow", "pandas", "sklearn", "pydantic", "scipy", "hyperopt"}

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from nn_harness import Table, load, run
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
+import mlops
 from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn.metrics import METRICS
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
@@ -163,7 +165,11 @@ for part in (x, y):
 print(len(list(fit([Hyperparameters((4,), epochs=2)], x, y, x, y, 2, seed=0))))
 """
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=Path(mlops.__path__[0]).parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "3", "")
 

@@ -59,9 +59,7 @@ def sqlite_uri(empty_database: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def server_uri(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def server_uri(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
     port = free_port()

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from mlops.data.features import FeatureEncoder
 from mlops.errors import TrackingError
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
-from mlops.tracking import model, pyfunc
+from mlops.tracking import checksums, model, pyfunc
 from mlops.tracking.model import LoggedModel, log_model
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store import Store
@@ -134,7 +136,7 @@ def _first(n_rows: int = 3, **columns: Any) -> pd.DataFrame:
         (_first()[["flag", "text", "sparse", "whole", "with a blank"]], _first()),
         (_first(extra=1), _first()),
         (_first(whole=[1.0, 2.0, np.nan]), _first(whole=pd.array([1, 2, None], dtype="Int64"))),
-        (_first(**{"with a blank": [1, 2, 3]}), _first(**{"with a blank": [1.0, 2.0, 3.0]})),
+        (_first(sparse=[1, 2, 3]), _first(sparse=[1.0, 2.0, 3.0])),
         (_first(text=np.nan), _first(text=None)),
         (_first(text=pd.Categorical(["x", "y", "?"])), _first(text=["x", "y", None])),
         (_first(flag=["True", "False", None]), _first(flag=[True, False, None])),
@@ -203,7 +205,9 @@ def test_a_model_holds_no_pickle(sqlite_store: Store) -> None:
     _validate_pt2_archive_is_pickle_free(str(Path(logged.location) / "data" / "model.pt2"))
 
 
-def test_a_model_loads_where_this_package_is_not_installed(sqlite_store: Store, python_elsewhere) -> None:  # type: ignore[no-untyped-def]  # noqa: E501
+def test_a_model_loads_where_this_package_is_not_installed(
+    sqlite_store: Store, python_elsewhere: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     made = predictor(["no", "yes"])
     logged = log(sqlite_store, made)
     assert os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
@@ -229,7 +233,7 @@ def test_a_model_that_cannot_be_stored_is_marked_as_failed(sqlite_store: Store) 
     # The folder of artifacts is a file.
     Path(sqlite_store.artifact_location).parent.mkdir()
     Path(sqlite_store.artifact_location).write_text("in the way")
-    with pytest.raises(TrackingError, match="the model must be stored in .*mlruns"):
+    with pytest.raises(TrackingError, match=r"the model must be stored in .*mlruns"):
         log(sqlite_store, predictor(["no", "yes"]))
     [entry] = sqlite_store.client.search_logged_models([sqlite_store.experiment_id])
     assert entry.status == "FAILED"
@@ -245,11 +249,11 @@ def test_the_network_is_left_as_it_was(sqlite_store: Store) -> None:
 
 
 def test_checksums_hold_for_an_unchanged_model(folder: Path) -> None:
-    sha256 = model.write_checksums(folder)
+    sha256 = checksums.write_checksums(folder)
     (folder / "code" / "__pycache__").mkdir()
     (folder / "code" / "__pycache__" / "x.pyc").write_text("a loader's")
     (folder / "registered_model_meta").write_text("MLflow's")
-    model.verify(folder, sha256)
+    checksums.verify(folder, sha256)
 
 
 def tamper(folder: Path, how: str) -> None:
@@ -282,16 +286,16 @@ def tamper(folder: Path, how: str) -> None:
     ],
 )
 def test_a_changed_model_is_refused(how: str, reason: str, folder: Path) -> None:
-    sha256 = model.write_checksums(folder)
+    sha256 = checksums.write_checksums(folder)
     tamper(folder, how)
     with pytest.raises(TrackingError, match=reason):
-        model.verify(folder, sha256)
+        checksums.verify(folder, sha256)
 
 
 def test_a_model_without_recorded_checksums_is_refused(folder: Path) -> None:
-    model.write_checksums(folder)
+    checksums.write_checksums(folder)
     with pytest.raises(TrackingError, match="got none"):
-        model.verify(folder, None)
+        checksums.verify(folder, None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -167,7 +167,9 @@ def test_an_unusable_file_is_said_in_a_line(kind: str, reason: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////nowhere/mlflow.db", "http://127.0.0.1:9"])
-def test_nothing_but_our_error_is_said(uri: str, python_elsewhere) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_but_our_error_is_said(
+    uri: str, python_elsewhere: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     code = OPEN + "import sys\ntry:\n open_store(sys.argv[1])\nexcept Exception as e:\n print(e)"
     done = python_elsewhere(code, uri, repository=True)
     assert done.stderr == ""
@@ -218,7 +220,7 @@ def test_a_server_that_is_no_mlflow_is_refused_at_once(
 @pytest.mark.parametrize("scheme", ["http", "postgresql"])
 def test_a_port_where_nobody_listens_is_refused_at_once(scheme: str) -> None:
     started = time.monotonic()
-    with pytest.raises(TrackingError, match="Connection refused.*start it, or set MLFLOW_TRACK"):
+    with pytest.raises(TrackingError, match=r"Connection refused.*start it, or set MLFLOW_"):
         open_store(f"{scheme}://127.0.0.1:9")
     assert time.monotonic() - started < 10
 
@@ -272,7 +274,7 @@ def test_a_run_that_does_not_exist_is_refused(
     sqlite_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
-    with pytest.raises(TrackingError, match="MLFLOW_RUN_ID must name a run.*unset MLFLOW_RUN_ID"):
+    with pytest.raises(TrackingError, match=r"must name a run.*unset MLFLOW_RUN_ID"):
         open_store(sqlite_uri)
 
 

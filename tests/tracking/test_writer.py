@@ -1,0 +1,459 @@
+"""The background writer against a real SQLite store, well, slow, failing and dead."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlops.errors import TrackingError
+from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
+from mlops.tracking import writer as writer_module
+from mlops.tracking.store import Store, open_store
+from mlops.tracking.writer import RunWriter
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PARAMS = {"hidden_dims": [64, 32], "learning_rate": 0.001, "batch_size": 32, "activation": "relu"}
+
+
+@pytest.fixture(scope="module")
+def module_store(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp("writer")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield open_store(f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.fixture
+def parent(module_store: Store) -> str:
+    run = module_store.client.create_run(module_store.experiment_id, run_name="study")
+    return str(run.info.run_id)
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.02)
+
+
+class Client:
+    """The real client, with every call counted and a chance to interfere before and after it."""
+
+    def __init__(
+        self,
+        client: Any,
+        before: Callable[[str], None] = lambda name: None,
+        after: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._client, self._before, self._after = client, before, after
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.calls.append((name, arguments))
+            self._before(name)
+            result = method(*arguments, **named)
+            self._after(name)
+            return result
+
+        return call
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
+
+
+def through(store: Store, client: Client) -> Store:
+    """The same store, reached through another client."""
+    other = replace(store)
+    vars(other)["client"] = client
+    return other
+
+
+def failing(times: float, *names: str) -> Callable[[str], None]:
+    """Raises at the first calls of these names, or of any."""
+    left = [times]
+
+    def interfere(name: str) -> None:
+        if left[0] > 0 and (not names or name in names):
+            left[0] -= 1
+            raise ConnectionError("the store is away")
+
+    return interfere
+
+
+def records(trial: int, epochs: int, first: int = 1) -> list[dict[str, Any]]:
+    return [
+        asdict(EpochRecord(trial, epoch, epoch + 0.1, epoch + 0.2, epoch + 0.3, 0.5, trial + 0.5))
+        for epoch in range(first, epochs + 1)
+    ]
+
+
+def children(store: Store, parent: str) -> dict[int, Run]:
+    """The child runs by trial; two of one trial are an error."""
+    found = store.client.search_runs(
+        [store.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000
+    )
+    by_trial = {int(run.data.tags["trial"]): run for run in found}
+    assert len(by_trial) == len(found)
+    return by_trial
+
+
+def history(store: Store, run: Run, name: str) -> list[tuple[int, float]]:
+    points = store.client.get_metric_history(run.info.run_id, name)
+    return sorted((point.step, point.value) for point in points)
+
+
+def assert_epochs(store: Store, run: Run, trial: int, epochs: int) -> None:
+    """Every epoch is there once, with every value."""
+    expected = records(trial, epochs)
+    for name in METRIC_NAMES:
+        assert history(store, run, name) == [(r["epoch"], r[name]) for r in expected]
+
+
+def write_study(writer: RunWriter, trials: int = 3, epochs: int = 4) -> None:
+    for trial in range(trials):
+        writer.start(trial, PARAMS, {"pack": "0"})
+    for trial in range(trials):
+        writer.record(records(trial, epochs))
+        writer.end(trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+
+
+def assert_study(store: Store, parent: str, trials: int = 3, epochs: int = 4) -> None:
+    runs = children(store, parent)
+    assert sorted(runs) == list(range(trials))
+    for trial, run in runs.items():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["outcome"] == "completed"
+        assert run.data.params == {name: str(value) for name, value in PARAMS.items()}
+        assert history(store, run, "seconds") == [(0, 1.5)]
+        assert_epochs(store, run, trial, epochs)
+
+
+def test_a_trial_is_a_run(module_store: Store, parent: str) -> None:
+    before = time.time()
+    writer = RunWriter(module_store, parent, {"study": "one"})
+    writer.start(7, PARAMS, {"pack": "2"})
+    writer.record(records(7, 3))
+    writer.record(records(7, 5, first=4))
+    metrics = {"seconds": 2.5, "best_val_accuracy": 0.5, "best_epoch": 3}
+    writer.end(7, Outcome.COMPLETED, metrics=metrics)
+    writer.close()
+    (run,) = children(module_store, parent).values()
+    assert run.info.run_name == "trial-0007"
+    assert run.info.experiment_id == module_store.experiment_id
+    assert run.info.status == "FINISHED"
+    assert before - 0.01 <= run.info.start_time / 1000 <= run.info.end_time / 1000 <= time.time()
+    assert run.data.params == {
+        "hidden_dims": "[64, 32]",
+        "learning_rate": "0.001",
+        "batch_size": "32",
+        "activation": "relu",
+    }
+    tags = {"study": "one", "trial": "7", "pack": "2", "outcome": "completed"}
+    assert run.data.tags.items() >= tags.items()
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert "reason" not in run.data.tags
+    assert run.data.metrics.keys() == {*METRIC_NAMES, *metrics}
+    assert_epochs(module_store, run, 7, 5)
+    assert {name: history(module_store, run, name) for name in metrics} == {
+        name: [(0, value)] for name, value in metrics.items()
+    }
+    assert writer.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "status"),
+    [
+        (Outcome.COMPLETED, None, "FINISHED"),
+        (Outcome.PRUNED, "worse than its pack at epoch 5", "FINISHED"),
+        (Outcome.FAILED, "val_loss is nan", "FAILED"),
+        (Outcome.INTERRUPTED, "the study was stopped", "KILLED"),
+    ],
+)
+def test_outcomes_are_told_apart(
+    outcome: Outcome, reason: str | None, status: str, module_store: Store, parent: str
+) -> None:
+    writer = RunWriter(module_store, parent, {})
+    writer.start(0, PARAMS, {})
+    writer.end(0, outcome, reason)
+    writer.close()
+    (run,) = children(module_store, parent).values()
+    assert run.info.status == status
+    assert run.data.tags["outcome"] == outcome.value
+    assert run.data.tags.get("reason") == reason
+
+
+def test_a_trial_costs_three_requests(module_store: Store, parent: str) -> None:
+    client = Client(module_store.client)
+    writer = RunWriter(through(module_store, client), parent, {})
+    write_study(writer, trials=4, epochs=50)
+    writer.close()
+    assert sorted(client.names()) == sorted(["create_run", "log_batch", "set_terminated"] * 4)
+    assert_study(module_store, parent, trials=4, epochs=50)
+
+
+@pytest.mark.parametrize("epochs", [200, 201, 450])
+def test_batches_are_no_larger_than_mlflow_takes(
+    epochs: int, module_store: Store, parent: str
+) -> None:
+    client = Client(module_store.client)
+    writer = RunWriter(through(module_store, client), parent, {})
+    write_study(writer, trials=2, epochs=epochs)
+    writer.close()
+    sizes = [len(given[1]) for name, given in client.calls if name == "log_batch"]
+    assert max(sizes) <= 1000
+    assert sum(sizes) == 2 * (epochs * len(METRIC_NAMES) + 1)
+    assert_study(module_store, parent, trials=2, epochs=epochs)
+
+
+def test_a_long_trial_is_shown_while_it_runs(
+    module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0.05)
+    writer = RunWriter(module_store, parent, {})
+    writer.start(0, PARAMS, {"pack": "0"})
+    writer.record(records(0, 3))
+    deadline = time.monotonic() + 20
+    while not (runs := children(module_store, parent)) or "val_f1" not in runs[0].data.metrics:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert runs[0].info.status == "RUNNING"
+    assert_epochs(module_store, runs[0], 0, 3)
+    writer.record(records(0, 4, first=4))
+    writer.end(0, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    writer.close()
+    assert_study(module_store, parent, trials=1)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PRUNED, Outcome.FAILED])
+@pytest.mark.parametrize("epochs", [3, 250])
+def test_a_duplicate_gets_everything_of_its_original(
+    outcome: Outcome, epochs: int, module_store: Store, parent: str
+) -> None:
+    writer = RunWriter(module_store, parent, {"study": "one"})
+    writer.start(0, PARAMS, {"pack": "0"})
+    writer.start(1, PARAMS, {"pack": "0", "duplicate_of": "0"})
+    writer.record(records(0, epochs))
+    writer.end(0, outcome, "why", {"seconds": 1.5, "best_epoch": 2})
+    writer.copy(1, 0)
+    writer.start(2, PARAMS, {"pack": "1", "duplicate_of": "0"})
+    writer.copy(2, 0)
+    writer.close()
+    original, *copies = (run for _, run in sorted(children(module_store, parent).items()))
+    assert len(copies) == 2
+    for number, run in enumerate(copies, 1):
+        assert run.info.status == original.info.status
+        assert run.info.end_time >= run.info.start_time
+        tags = {"trial": str(number), "duplicate_of": "0", "outcome": outcome.value, "reason": "why"}
+        assert run.data.tags.items() >= tags.items()
+        assert run.data.params == original.data.params
+        assert run.data.metrics == original.data.metrics
+        assert_epochs(module_store, run, 0, epochs)
+        assert history(module_store, run, "best_epoch") == [(0, 2)]
+
+
+def test_a_loss_that_is_no_number_is_recorded(module_store: Store, parent: str) -> None:
+    writer = RunWriter(module_store, parent, {})
+    writer.start(0, PARAMS, {})
+    writer.start(1, PARAMS, {"duplicate_of": "0"})
+    broken = {**records(0, 1)[0], "train_loss": float("nan"), "val_loss": float("inf")}
+    writer.record([broken])
+    writer.end(0, Outcome.FAILED, "train_loss is nan")
+    writer.copy(1, 0)
+    writer.close()
+    runs = children(module_store, parent)
+    for trial in (0, 1):
+        (point,) = module_store.client.get_metric_history(runs[trial].info.run_id, "train_loss")
+        assert point.value != point.value
+        (point,) = module_store.client.get_metric_history(runs[trial].info.run_id, "val_loss")
+        assert point.value > 1e300
+
+
+def test_a_writer_of_nothing(module_store: Store, parent: str) -> None:
+    writer = RunWriter(module_store, parent, {})
+    writer.close()
+    assert children(module_store, parent) == {}
+    assert writer.seconds < 1
+
+
+def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: str) -> None:
+    client = Client(module_store.client, before=lambda name: time.sleep(0.1))
+    writer = RunWriter(through(module_store, client), parent, {})
+    started = time.monotonic()
+    for trial in range(3):
+        writer.start(trial, PARAMS, {"pack": "0"})
+        for epoch in range(1, 5):
+            called = time.monotonic()
+            writer.record(records(trial, epoch, first=epoch))
+            assert time.monotonic() - called < 0.05
+        writer.end(trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    assert time.monotonic() - started < 0.25
+    writer.close()
+    assert time.monotonic() - started > 9 * 0.1
+    assert_study(module_store, parent)
+    # Waiting is not work.
+    assert writer.seconds < 0.9
+
+
+@pytest.mark.parametrize("name", ["create_run", "log_batch", "set_terminated", "any"])
+@pytest.mark.parametrize("times", [1, 5])
+def test_a_store_that_comes_back_has_lost_nothing(
+    name: str, times: int, module_store: Store, parent: str
+) -> None:
+    interfere = failing(times) if name == "any" else failing(times, name)
+    client = Client(module_store.client, before=interfere)
+    writer = RunWriter(through(module_store, client), parent, {})
+    write_study(writer)
+    writer.close()
+    assert_study(module_store, parent)
+    done = len(client.calls)
+    assert done == 3 * 3 + times
+
+
+@pytest.mark.parametrize("name", ["get_run", "get_metric_history"])
+def test_a_copy_waits_for_the_store_too(name: str, module_store: Store, parent: str) -> None:
+    client = Client(module_store.client, before=failing(3, name))
+    writer = RunWriter(through(module_store, client), parent, {})
+    writer.start(0, PARAMS, {})
+    writer.start(1, PARAMS, {"duplicate_of": "0"})
+    writer.record(records(0, 3))
+    writer.end(0, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    writer.copy(1, 0)
+    writer.close()
+    runs = children(module_store, parent)
+    assert runs[1].info.status == "FINISHED"
+    assert_epochs(module_store, runs[1], 0, 3)
+
+
+@pytest.mark.parametrize("name", ["log_batch", "set_terminated"])
+def test_an_answer_that_is_lost_does_not_double_the_record(
+    name: str, module_store: Store, parent: str
+) -> None:
+    """The store has done what it was asked, and the line breaks before it says so."""
+    client = Client(module_store.client, after=failing(2, name))
+    writer = RunWriter(through(module_store, client), parent, {})
+    write_study(writer, epochs=450)
+    writer.close()
+    assert_study(module_store, parent, epochs=450)
+
+
+def test_a_lost_answer_to_create_run_leaves_no_second_run(
+    module_store: Store, parent: str
+) -> None:
+    client = Client(module_store.client, after=failing(1, "create_run"))
+    writer = RunWriter(through(module_store, client), parent, {})
+    write_study(writer)
+    writer.close()
+    assert_study(module_store, parent)
+
+
+def test_the_store_is_left_alone_between_two_tries(
+    module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.2)
+    client = Client(module_store.client, before=failing(2, "create_run"))
+    writer = RunWriter(through(module_store, client), parent, {})
+    started = time.monotonic()
+    for trial in range(50):
+        writer.start(trial, PARAMS, {})
+        writer.record(records(trial, 1))
+    for trial in range(50):
+        writer.end(trial, Outcome.COMPLETED)
+    writer.close()
+    assert time.monotonic() - started >= 0.4
+    assert client.names().count("create_run") == 52
+
+
+@pytest.mark.parametrize(
+    ("interfere", "left"),
+    [
+        (failing(float("inf")), 3),
+        (failing(float("inf"), "create_run"), 3),
+        (failing(float("inf"), "set_terminated"), 3),
+    ],
+    ids=["everything", "create_run", "set_terminated"],
+)
+def test_a_store_that_is_dead_is_said_so_at_the_end(
+    interfere: Callable[[str], None],
+    left: int,
+    module_store: Store,
+    parent: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.3)
+    client = Client(module_store.client, before=interfere)
+    writer = RunWriter(through(module_store, client), parent, {})
+    write_study(writer)
+    started = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        writer.close()
+    assert 0.3 <= time.monotonic() - started < 5
+    assert str(caught.value) == (
+        f"the MLflow store must accept the record, got from {module_store.uri}: "
+        f"the store is away; {left} trials are not fully recorded"
+    )
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_the_error_shows_no_password(
+    module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.0)
+    client = Client(module_store.client, before=failing(float("inf")))
+    guarded = replace(module_store, uri="postgresql://me:secret@db/mlflow")
+    writer = RunWriter(through(guarded, client), parent, {})
+    write_study(writer, trials=1)
+    with pytest.raises(TrackingError) as caught:
+        writer.close()
+    assert "secret" not in str(caught.value)
+    assert "1 trial is not fully recorded" in str(caught.value)
+
+
+def test_one_run_that_is_refused_does_not_hold_up_the_others(
+    module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody deletes a run of the study under way."""
+    monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.3)
+    writer = RunWriter(module_store, parent, {})
+    writer.start(0, PARAMS, {"pack": "0"})
+    writer.record(records(0, 1))
+    deadline = time.monotonic() + 20
+    while not (runs := children(module_store, parent)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    module_store.client.delete_run(runs[0].info.run_id)
+    writer.record(records(0, 2, first=2))
+    for trial in (1, 2):
+        writer.start(trial, PARAMS, {"pack": "1"})
+        writer.record(records(trial, 4))
+        writer.end(trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    writer.end(0, Outcome.COMPLETED)
+    with pytest.raises(TrackingError, match="1 trial"):
+        writer.close()
+    runs = children(module_store, parent)
+    assert {trial: run.info.status for trial, run in runs.items()} == {1: "FINISHED", 2: "FINISHED"}
+    for trial, run in runs.items():
+        assert_epochs(module_store, run, trial, 4)
+
+
+def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str) -> None:
+    """Whatever ends the thread, `close` does not say that all is written."""
+    writer = RunWriter(module_store, parent, {})
+    writer.start(0, PARAMS, {"pack": "0"})
+    writer.record(records(5, 1))  # a trial that was never started
+    writer.end(0, Outcome.COMPLETED)
+    with pytest.raises(Exception, match=r"5|record"):
+        writer.close()
+    assert children(module_store, parent)[0].info.status == "FINISHED"

@@ -1,0 +1,323 @@
+"""The driver's table of trials: reports in, rows out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load
+
+from mlops.hyperparameters import Hyperparameters
+from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.tuning.ledger import Ledger
+from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
+
+Report = dict[str, Any]
+
+
+@dataclass
+class Pack:
+    """What a callback sees of a Tune trial."""
+
+    config: dict[str, Any]
+    error: str | None = None
+
+    def get_error(self) -> str | None:
+        return self.error
+
+
+def pack(number: int, *trials: int, duplicates: dict[int, int] | None = None, **error: str) -> Pack:
+    members = [
+        {
+            "number": trial,
+            "params": Hyperparameters(epochs=2).to_dict(),
+            "duplicate_of": (duplicates or {}).get(trial),
+        }
+        for trial in trials
+    ]
+    return Pack({"pack": number, "trials": members}, **error)
+
+
+def records(trial: int, *epochs: int) -> list[Report]:
+    return [asdict(EpochRecord(trial, epoch, 0.5, 0.5, 0.5, 0.5, 0.5)) for epoch in epochs]
+
+
+def ended(
+    trial: int, score: float | None, outcome: Outcome = Outcome.COMPLETED, reason: str | None = None
+) -> Report:
+    metrics = {} if score is None else {"val_accuracy": score}
+    result = TrialResult(trial, outcome, reason, 2, 0 if score is None else 1, score, metrics, 0.1)
+    return {**asdict(result), "outcome": outcome.value}
+
+
+def report(
+    records: list[Report] | None = None, results: list[Report] | None = None, best: int | None = None
+) -> Report:
+    last = {} if best is None else {"best": {"trial": best, "weights": f"weights of {best}".encode()}}
+    return {"records": records or [], "results": results or [], "training_iteration": 1, **last}
+
+
+def ledger(max_evals: int = 4, metric: str = "val_accuracy") -> Ledger:
+    return Ledger(metric, max_evals)
+
+
+def test_an_empty_study() -> None:
+    table = ledger()
+    assert (table.ended, table.best, table.ordered(), table.outcomes()) == (0, None, [], {})
+    assert table.leaders(3) == []
+    table.close()
+    assert table.interrupted
+
+
+def test_reports_in_table_out() -> None:
+    table = ledger(max_evals=3)
+    first, second = pack(0, 0, 1), pack(1, 2)
+    table.on_trial_start(trial=second)
+    table.on_trial_start(trial=first)
+    assert table.ended == 0
+    table.on_trial_result(trial=first, result=report(records(0, 1) + records(1, 1)))
+    assert (table.epochs, table.ended) == (2, 0)
+    table.on_trial_result(trial=second, result=report(records(2, 1, 2), [ended(2, 0.7)], best=2))
+    assert (table.epochs, table.ended, table.best) == (4, 1, table.rows[2])
+    table.on_trial_result(
+        trial=first,
+        result=report(records(0, 2) + records(1, 2), [ended(0, 0.9), ended(1, 0.8)], best=0),
+    )
+    table.close()
+    assert [row.trial for row in table.ordered()] == [0, 1, 2]
+    assert [row.score for row in table.ordered()] == [0.9, 0.8, 0.7]
+    assert [row.trial for row in table.leaders(2)] == [0, 1]
+    assert table.outcomes() == {"completed": 3}
+    assert table.best is table.rows[0]
+    assert table.weights == b"weights of 0"
+    assert table.epochs == 6
+    assert not table.interrupted
+    assert json.loads(json.dumps(table.rows[0].to_dict())) == {
+        "trial": 0,
+        "params": Hyperparameters(epochs=2).to_dict(),
+        "duplicate_of": None,
+        "outcome": "completed",
+        "reason": None,
+        "score": 0.9,
+        "best_epoch": 1,
+        "epochs": 2,
+        "seconds": 0.1,
+        "metrics": {"val_accuracy": 0.9},
+    }
+
+
+def test_the_bulk_is_taken_out_of_a_report() -> None:
+    table = ledger()
+    table.on_trial_start(trial=pack(0, 0))
+    result = report(records(0, 1), [ended(0, 0.5)], best=0) | {"scores": [[0, 0.5]]}
+    table.on_trial_result(trial=pack(0, 0), result=result)
+    assert result == {"training_iteration": 1, "scores": [[0, 0.5]]}
+
+
+@pytest.mark.parametrize(
+    ("metric", "scores", "best"),
+    [
+        ("val_accuracy", [0.1, 0.9, 0.5], 1),
+        ("val_f1", [0.1, 0.9, 0.5], 1),
+        ("val_loss", [0.1, 0.9, 0.5], 0),
+        ("val_loss", [0.0, 0.9, 0.5], 0),
+        ("val_accuracy", [0.5, 0.9, 0.9], 1),
+        ("val_accuracy", [0.0, 0.0, 0.0], 0),
+        ("val_accuracy", [None, 0.2, None], 1),
+        ("val_accuracy", [None, None, None], None),
+    ],
+)
+def test_the_best_is_the_first_of_the_best_in_whatever_order(
+    metric: str, scores: list[float | None], best: int | None
+) -> None:
+    for order in itertools.permutations(range(3)):
+        table = ledger(3, metric)
+        for n in range(3):
+            table.on_trial_start(trial=pack(n, n))
+        for n in order:
+            outcome = Outcome.FAILED if scores[n] is None else Outcome.COMPLETED
+            last = None if scores[n] is None else n
+            table.on_trial_result(
+                trial=pack(n, n), result=report([], [ended(n, scores[n], outcome)], best=last)
+            )
+        if best is None:
+            assert (table.best, table.weights) == (None, b"")
+        else:
+            assert table.best is table.rows[best]
+            assert table.weights == f"weights of {best}".encode()
+
+
+def test_a_pack_started_again_is_not_counted_twice() -> None:
+    table = ledger(max_evals=2)
+    one = pack(0, 0, 1)
+    table.on_trial_start(trial=one)
+    table.on_trial_result(trial=one, result=report(records(0, 1, 2) + records(1, 1), [ended(0, 0.9)]))
+    table.on_trial_start(trial=one)  # its worker died
+    assert table.rows[0].outcome is Outcome.COMPLETED
+    table.on_trial_result(trial=one, result=report(records(0, 1, 2) + records(1, 1), [ended(0, 0.9)]))
+    table.on_trial_result(trial=one, result=report(records(1, 2), [ended(1, 0.8)], best=0))
+    assert table.epochs == 4
+    assert (table.ended, len(table.rows), table.outcomes()) == (2, 2, {"completed": 2})
+    assert (table.best, table.weights) == (table.rows[0], b"weights of 0")
+
+
+def test_a_pack_that_dies_for_good_fails_what_it_leaves_open() -> None:
+    table = ledger(max_evals=3)
+    dead = pack(0, 0, 1, 2, duplicates={2: 1}, error="Failure # 1\n...\nMemoryError: no more\n\n")
+    table.on_trial_start(trial=dead)
+    table.on_trial_result(trial=dead, result=report([], [ended(0, 0.9)]))
+    table.on_trial_error(trial=dead)
+    assert table.rows[0].outcome is Outcome.COMPLETED
+    for trial in (1, 2):
+        assert table.rows[trial].outcome is Outcome.FAILED
+        assert table.rows[trial].reason == "its worker failed: MemoryError: no more"
+    table.close()
+    assert table.outcomes() == {"completed": 1, "failed": 2}
+    assert not table.interrupted
+
+
+def test_a_pack_that_dies_before_it_starts_is_in_the_table() -> None:
+    """Tune calls `on_trial_error` without `on_trial_start` when a worker cannot be set up."""
+    table = ledger(max_evals=2)
+    table.on_trial_error(trial=pack(0, 0, 1, error="OSError: no room"))
+    assert table.outcomes() == {"failed": 2}
+    assert not table.interrupted
+
+
+def test_weights_are_those_of_the_best_or_there_is_no_best() -> None:
+    """A pack dies after its best trial has ended and before its weights have come."""
+    table = ledger(max_evals=2)
+    alive, dead = pack(0, 0), pack(1, 1)
+    for one in (alive, dead):
+        table.on_trial_start(trial=one)
+    table.on_trial_result(trial=alive, result=report([], [ended(0, 0.8)], best=0))
+    table.on_trial_result(trial=dead, result=report([], [ended(1, 0.9)]))
+    table.on_trial_error(trial=dead)
+    assert table.best is not None
+    assert table.weights == f"weights of {table.best.trial}".encode()
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PRUNED, Outcome.FAILED])
+@pytest.mark.parametrize("when", ["same pack", "known", "ended"])
+def test_a_duplicate_is_settled_with_its_original(outcome: Outcome, when: str) -> None:
+    table = ledger(max_evals=2)
+    copy = {1: 0}
+    first = pack(0, 0, 1, duplicates=copy) if when == "same pack" else pack(0, 0)
+    table.on_trial_start(trial=first)
+    if when == "known":
+        table.on_trial_start(trial=pack(1, 1, duplicates=copy))
+    score = None if outcome is Outcome.FAILED else 0.5
+    best = None if score is None else 0
+    result = report(records(0, 1, 2), [ended(0, score, outcome, "why")], best=best)
+    table.on_trial_result(trial=first, result=result)
+    if when == "ended":
+        # A pack of duplicates alone has nothing to train and nothing to report.
+        table.on_trial_start(trial=pack(1, 1, duplicates=copy))
+        table.on_trial_result(trial=pack(1, 1, duplicates=copy), result=report())
+    table.close()
+    original, duplicate = table.ordered()
+    assert duplicate.outcome is outcome
+    assert (duplicate.score, duplicate.reason, duplicate.epochs) == (score, "why", original.epochs)
+    assert duplicate.metrics == original.metrics
+    assert duplicate.duplicate_of == 0
+    assert table.ended == 2
+    assert not table.interrupted
+    assert duplicate not in table.leaders(2)
+    assert table.best is (None if score is None else original)
+    assert table.epochs == 2
+
+
+def test_what_is_open_at_the_end_is_interrupted() -> None:
+    table = ledger(max_evals=3)
+    one = pack(0, 0, 1, 2, duplicates={2: 1})
+    table.on_trial_start(trial=one)
+    table.on_trial_result(trial=one, result=report(records(1, 1), [ended(0, 0.9)]))
+    table.close()
+    assert table.outcomes() == {"completed": 1, "interrupted": 2}
+    assert table.rows[1].reason == table.rows[2].reason == "the study was stopped"
+    assert table.interrupted
+
+
+def test_a_study_that_never_proposed_its_last_pack_is_interrupted() -> None:
+    table = ledger(max_evals=2)
+    table.on_trial_start(trial=pack(0, 0))
+    table.on_trial_result(trial=pack(0, 0), result=report([], [ended(0, 0.9)], best=0))
+    table.close()
+    assert table.outcomes() == {"completed": 1}
+    assert table.interrupted
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("Failure # 1\nTraceback\nValueError: wrong\n", "its worker failed: ValueError: wrong"),
+        ("", "its worker failed"),
+        (None, "its worker failed"),
+    ],
+)
+def test_the_reason_of_a_failure_is_one_line(error: str | None, reason: str) -> None:
+    table = ledger()
+    dead = pack(0, 0)
+    dead.error = error
+    table.on_trial_start(trial=dead)
+    table.on_trial_error(trial=dead)
+    assert table.rows[0].reason == reason
+
+
+def trained(
+    trials: dict[int, Hyperparameters], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Pack, list[Report]]:
+    """Trains a pack as a worker does, on rows that any configuration tells apart; without Ray."""
+    members = [
+        {"number": n, "params": given.to_dict(), "duplicate_of": None} for n, given in trials.items()
+    ]
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 2, 120)
+    x = (rng.normal(size=(120, 4)) * 0.1 + y[:, None] * 4 - 2).astype(np.float32)
+    monkeypatch.setattr("mlops.tuning.trial.ray.get", lambda rows: rows)
+    rows: Any = (x[:80], y[:80], x[80:], y[80:])
+    one = Pack({"pack": 0, "trials": members})
+    worker = PackTrial.__new__(PackTrial)
+    worker.setup(one.config, SharedRows(rows, 2), PackOptions(0, "val_accuracy", None, 1, "cpu"))
+    reports = [worker.step()]
+    while not reports[-1]["done"]:
+        reports.append(worker.step())
+    return one, reports
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        # The later trial is in a group that ends first; all are right about every row.
+        {3: Hyperparameters(epochs=9), 4: Hyperparameters(epochs=3)},
+        {3: Hyperparameters(batch_size=64), 4: Hyperparameters(batch_size=8)},
+        {3: Hyperparameters((8, 8, 8)), 4: Hyperparameters((16,)), 5: Hyperparameters((8,))},
+        {3: Hyperparameters(), 4: Hyperparameters(), 5: Hyperparameters(activation="tanh")},
+    ],
+    ids=["epochs", "batch size", "depth", "activation"],
+)
+def test_the_weights_that_arrive_are_those_of_the_best_when_scores_are_equal(
+    trials: dict[int, Hyperparameters], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = {n: replace(given, learning_rate=0.01) for n, given in trials.items()}
+    one, reports = trained(fast, monkeypatch)
+    table = ledger(max_evals=len(trials))
+    table.on_trial_start(trial=one)
+    for received in reports:
+        table.on_trial_result(trial=one, result=dict(received))
+    assert {row.score for row in table.ordered()} == {1.0}
+    assert table.best is table.rows[3]
+    assert reports[-1]["best"]["trial"] == 3
+    shapes = [list(tensor.shape) for tensor in load(table.weights).values() if tensor.ndim == 2]
+    widths = [4, *table.best.params["hidden_dims"], 2]
+    assert sorted(shapes) == sorted([b, a] for a, b in itertools.pairwise(widths))
+
+
+def test_a_pack_of_duplicates_alone_ends_at_once() -> None:
+    worker = PackTrial.__new__(PackTrial)
+    worker._start(pack(1, 5, 6, duplicates={5: 0, 6: 0}).config)
+    assert worker.step() == {"records": [], "results": [], "done": True, "scores": []}
