@@ -20,6 +20,7 @@ from mlops.tracking.writer import RunWriter
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+WRITES = ("create_run", "log_batch", "set_terminated")
 PARAMS = {"hidden_dims": [64, 32], "learning_rate": 0.001, "batch_size": 32, "activation": "relu"}
 
 
@@ -317,8 +318,8 @@ def test_a_store_that_comes_back_has_lost_nothing(
     write_study(writer)
     writer.close()
     assert_study(module_store, parent)
-    done = len(client.calls)
-    assert done == 3 * 3 + times
+    written = [name for name in client.names() if name in WRITES]
+    assert len(written) == 3 * 3 + times
 
 
 @pytest.mark.parametrize("name", ["get_run", "get_metric_history"])
@@ -454,6 +455,6 @@ def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str
     writer.start(0, PARAMS, {"pack": "0"})
     writer.record(records(5, 1))  # a trial that was never started
     writer.end(0, Outcome.COMPLETED)
-    with pytest.raises(Exception, match=r"5|record"):
+    with pytest.raises(KeyError, match="5"):
         writer.close()
     assert children(module_store, parent)[0].info.status == "FINISHED"
