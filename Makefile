@@ -28,11 +28,12 @@ tune: setup
 	$(BIN)/python -m ray_jobs.tune $(ARGS)
 
 # To a cluster: `ray start --head` is one. The record goes to MLFLOW_TRACKING_URI, or to the store here.
-submit: init_mlflow
-	PATH="$(CURDIR)/$(BIN):$$PATH" RAY_AUTH_MODE=$${RAY_AUTH_MODE:-token} \
-	ray job submit --address $(ADDRESS) --working-dir . \
-	  --runtime-env-json '{"env_vars": {"MLFLOW_TRACKING_URI": "'$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}'"}}' \
-	  -- $(CURDIR)/$(BIN)/python -m ray_jobs.tune $(ARGS)
+submit: setup
+	$(BIN)/python -m ray_jobs.init_mlflow
+	uri=$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}; \
+	$(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
+	  --runtime-env-json "{\"env_vars\": {\"MLFLOW_TRACKING_URI\": \"$$uri\"}}" \
+	  -- python -m ray_jobs.tune $(ARGS)
 
 ui: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh

@@ -1,4 +1,4 @@
-"""A clean environment for every test: an empty folder, and nothing of MLflow or Ray from outside."""
+"""A clean environment for every test: an empty folder, nothing of MLflow or Ray from outside."""
 
 from __future__ import annotations
 

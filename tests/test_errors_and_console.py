@@ -115,18 +115,6 @@ def test_the_last_line_of_stdout_is_one_json_object(capsys: pytest.CaptureFixtur
     assert json.loads(out.splitlines()[-1]) == result
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_the_result_is_json_that_any_reader_takes(
-    value: float, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_job(lambda: {"score": value})
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    json.loads(capsys.readouterr().out.splitlines()[-1], parse_constant=refuse)
-
-
 @pytest.mark.parametrize("status", [0, 1, 2, 130])
 def test_leave_writes_what_is_buffered_and_ends_at_once(status: int) -> None:
     code = f"""

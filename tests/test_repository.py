@@ -213,7 +213,9 @@ def test_import_contracts_are_there() -> None:
     layers = re.search(r'type = "layers"\nlayers = \[(.*?)\]', text, re.DOTALL)
     assert layers is not None
     named = re.findall(r"[a-z_.]+", layers.group(1))
-    packages = {"mlops." + path.parent.name for path in (REPOSITORY / "mlops").glob("*/__init__.py")}
+    packages = {
+        "mlops." + path.parent.name for path in (REPOSITORY / "mlops").glob("*/__init__.py")
+    }
     assert packages <= set(named)
     assert "lint-imports" in read("Makefile")
 

@@ -246,7 +246,12 @@ PROBLEMS: dict[str, tuple[str, str | None, list[str], str]] = {
         ["--path", "a.csv"],
         "--path: no such setting; did you mean --data.path?",
     ),
-    "no flag": ("tune", None, ["table.csv"], "table.csv: flags must start with --, got 'table.csv'"),
+    "no flag": (
+        "tune",
+        None,
+        ["table.csv"],
+        "table.csv: flags must start with --, got 'table.csv'",
+    ),
     "flag without a value": (
         "tune",
         None,
@@ -290,7 +295,12 @@ PROBLEMS: dict[str, tuple[str, str | None, list[str], str]] = {
         [],
         "search.algorithm: must be 'hyperopt', 'optuna' or 'random', got 'tpe'",
     ),
-    "eta": ("tune", "pruning: {eta: 1}", [], "pruning.eta: must be greater than or equal to 2, got 1"),
+    "eta": (
+        "tune",
+        "pruning: {eta: 1}",
+        [],
+        "pruning.eta: must be greater than or equal to 2, got 1",
+    ),
     "hyperparameter": (
         "train",
         "dropout: 1",
@@ -399,6 +409,7 @@ def test_problem(name: str, text: str | None, flags: list[str], line: str) -> No
         ("tune", "null: 2", [], "None"),
         ("tune", "defaults: {momentum: 1}", [], "defaults.momentum"),
         ("tune", "epochs: 1000000", [], "epochs"),
+        ("tune", None, ["--seed", "4294967296"], "seed"),  # more than NumPy's generators take
         ("train", "batch_size: true", [], "batch_size"),
     ],
 )

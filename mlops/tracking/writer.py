@@ -114,7 +114,7 @@ class RunWriter:
         self._thread.join()
         if self._error is not None:
             raise TrackingError(
-                f"the MLflow store must accept the record, got from {self._store.uri}: "
+                f"the MLflow store must accept the record, got from {self._store.display_uri}: "
                 f"{self._error}; {len(self._children)} trials are not fully recorded"
             ) from self._error
 

@@ -197,7 +197,7 @@ def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head
     done = command(
         {**environment, "MLFLOW_TRACKING_URI": uri}, "make", "-C", ROOT, "submit",
         f"BIN={Path(sys.executable).parent}", f"ADDRESS=http://127.0.0.1:{ray_head}",
-        "ARGS=--max_evals 2 --epochs 2 --study submitted", "-o", "init_mlflow",
+        "ARGS=--max_evals 2 --epochs 2 --study submitted", "-o", "setup",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "2/2 trials" in done.stdout
@@ -209,7 +209,7 @@ def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head
 def test_a_submitted_job_that_fails_says_so(environment: dict[str, str], ray_head: int) -> None:
     done = command(
         environment, "make", "-C", ROOT, "submit", f"BIN={Path(sys.executable).parent}",
-        f"ADDRESS=http://127.0.0.1:{ray_head}", "ARGS=--max_evals 0", "-o", "init_mlflow",
+        f"ADDRESS=http://127.0.0.1:{ray_head}", "ARGS=--max_evals 0", "-o", "setup",
     )  # fmt: skip
     assert done.returncode != 0
     assert "max_evals: must be greater than 0" in done.stdout

@@ -70,9 +70,7 @@ def report(records: list[Report] | None = None, *results: Report) -> Report:
 
 
 @pytest.fixture(scope="module")
-def module_store(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Store]:
+def module_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("logger")
     shutil.copy(empty_database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -242,7 +240,9 @@ def test_duplicates_of_what_is_interrupted_are_interrupted(
     tune.report(one, report(records(0, 1) + records(2, 1)))
     tune.logger.close()
     runs = children(module_store, parent)
-    assert {trial: run.info.status for trial, run in runs.items()} == dict.fromkeys(range(3), "KILLED")
+    assert {trial: run.info.status for trial, run in runs.items()} == dict.fromkeys(
+        range(3), "KILLED"
+    )
     assert_epochs(module_store, runs[1], 0, 1)
 
 
@@ -309,7 +309,10 @@ def test_a_pack_that_dies_before_it_starts_has_its_runs(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        ("Failure # 1\nTraceback\n  ValueError: wrong \n\n", "its worker failed: ValueError: wrong"),
+        (
+            "Failure # 1\nTraceback\n  ValueError: wrong \n\n",
+            "its worker failed: ValueError: wrong",
+        ),
         ("\n", "its worker failed"),
         (None, "its worker failed"),
     ],

@@ -25,9 +25,7 @@ PARAMS = {"hidden_dims": [64, 32], "learning_rate": 0.001, "batch_size": 32, "ac
 
 
 @pytest.fixture(scope="module")
-def module_store(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Store]:
+def module_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     folder = tmp_path_factory.mktemp("writer")
     shutil.copy(empty_database, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -256,7 +254,12 @@ def test_a_duplicate_gets_everything_of_its_original(
     for number, run in enumerate(copies, 1):
         assert run.info.status == original.info.status
         assert run.info.end_time >= run.info.start_time
-        tags = {"trial": str(number), "duplicate_of": "0", "outcome": outcome.value, "reason": "why"}
+        tags = {
+            "trial": str(number),
+            "duplicate_of": "0",
+            "outcome": outcome.value,
+            "reason": "why",
+        }
         assert run.data.tags.items() >= tags.items()
         assert run.data.params == original.data.params
         assert run.data.metrics == original.data.metrics
@@ -349,9 +352,7 @@ def test_an_answer_that_is_lost_does_not_double_the_record(
     assert_study(module_store, parent, epochs=450)
 
 
-def test_a_lost_answer_to_create_run_leaves_no_second_run(
-    module_store: Store, parent: str
-) -> None:
+def test_a_lost_answer_to_create_run_leaves_no_second_run(module_store: Store, parent: str) -> None:
     client = Client(module_store.client, after=failing(1, "create_run"))
     writer = RunWriter(through(module_store, client), parent, {})
     write_study(writer)

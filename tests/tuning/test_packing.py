@@ -93,10 +93,10 @@ def test_a_number_is_taken_as_it_is(
         ),
     ],
 )
-def test_wider_trials_make_smaller_packs(
-    narrower: dict[str, Any], wider: dict[str, Any]
-) -> None:
-    assert divide(max_evals=10**5, **wider).pack_size < divide(max_evals=10**5, **narrower).pack_size
+def test_wider_trials_make_smaller_packs(narrower: dict[str, Any], wider: dict[str, Any]) -> None:
+    assert (
+        divide(max_evals=10**5, **wider).pack_size < divide(max_evals=10**5, **narrower).pack_size
+    )
 
 
 @pytest.mark.parametrize("widest", [NARROW, MEDIUM, WIDE])
@@ -118,7 +118,14 @@ WIDEST = [
     ({"batch_size": {"int": [16, 300]}}, (64, 32), 300),
     ({"batch_size": {"choice": [4, 8]}}, (64, 32), 32),
     (
-        {"a": {"choice": [{"hidden_dims": {"choice": [[512, 8]]}}, {"batch_size": {"int": [1, 99]}}]}},
+        {
+            "a": {
+                "choice": [
+                    {"hidden_dims": {"choice": [[512, 8]]}},
+                    {"batch_size": {"int": [1, 99]}},
+                ]
+            }
+        },
         (512, 8),
         99,
     ),

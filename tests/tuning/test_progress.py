@@ -120,7 +120,9 @@ def test_plain_lines_when_not_a_terminal(often: None) -> None:
     assert "\x1b" not in stream.getvalue()
     assert lines[0] == "tune-1: phoneme, 5,404 rows"
     line = r"3/20 trials · best val_accuracy 0\.9123 by trial 1 \(\[128\] lr 0\.001 batch 32 "
-    line += r"dropout 0\.1 decay 0\.0001 gelu\) · 1[45] epochs/s · about (57|5\d|1:0\d) (s|min) left"
+    line += (
+        r"dropout 0\.1 decay 0\.0001 gelu\) · 1[45] epochs/s · about (57|5\d|1:0\d) (s|min) left"
+    )
     assert re.fullmatch(line, lines[1])
     assert len(lines) == 3  # one more at the end
 
@@ -193,9 +195,7 @@ def test_a_panel_in_a_terminal(often: None) -> None:
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
 @pytest.mark.parametrize("table", [Ledger("val_loss", 3), Ledger("val_accuracy", 1)])
-def test_an_empty_study_can_be_shown(
-    kind: type[io.StringIO], table: Ledger, often: None
-) -> None:
+def test_an_empty_study_can_be_shown(kind: type[io.StringIO], table: Ledger, often: None) -> None:
     stream = kind()
     with Progress(table, "study", stream) as display:
         display.on_step_end()
