@@ -311,7 +311,7 @@ PROBLEMS: dict[str, tuple[str, str | None, list[str], str]] = {
         "train",
         None,
         ["--lr", "-1"],
-        "learning_rate: must be a number above 0 and at most 10, got -1.0",
+        "lr: must be a number above 0 and at most 10, got -1.0",
     ),
     "not a number": (
         "train",

@@ -30,6 +30,11 @@ class Activation(NamedTuple):
     function: Callable[[Tensor], Tensor]
 
 
+def _gelu_forward(z: Tensor, h: Tensor) -> None:
+    # gelu's own `out=` silently writes nothing into a strided tensor (torch 2.13, CPU).
+    h.copy_(torch.nn.functional.gelu(z))
+
+
 def _tanh_forward(z: Tensor, h: Tensor) -> None:
     torch.tanh(z, out=z)
     h.copy_(z)
@@ -42,7 +47,7 @@ BY_NAME: dict[str, Activation] = {
         torch.nn.functional.relu,
     ),
     "gelu": Activation(
-        lambda z, h: _aten.gelu.out(z, out=h),
+        _gelu_forward,
         lambda grad, z: _aten.gelu_backward.grad_input(grad, z, grad_input=grad),
         torch.nn.functional.gelu,
     ),

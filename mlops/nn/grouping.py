@@ -11,15 +11,13 @@ from mlops.hyperparameters import Hyperparameters
 
 # A step's time, measured on one thread of a 2-core AMD EPYC (docs/experiments.md): so much for the
 # calls of each layer however many members there are, and so much for arithmetic and memory.
-SECONDS_PER_LAYER = 40e-6
+SECONDS_PER_LAYER = 80e-6
 SECONDS_PER_FLOP = 1 / 50e9
 SECONDS_PER_ELEMENT = 4e-9
-# Beyond this the tensors of a step fall out of a core's share of the cache and a member costs more.
-CACHE_BYTES = 12 * 2**20
 
 
 def group_members(
-    members: Sequence[Hyperparameters], n_features: int, n_classes: int, *, on_cpu: bool = True
+    members: Sequence[Hyperparameters], n_features: int, n_classes: int
 ) -> list[list[int]]:
     """Splits members into groups that train fastest as batched tensors.
 
@@ -30,7 +28,6 @@ def group_members(
         members: The pack's configurations.
         n_features: Width of the input.
         n_classes: Number of classes.
-        on_cpu: Whether groups are also kept within a core's cache.
 
     Returns:
         Groups of indices into `members`, every index once, members with equal activations adjacent.
@@ -41,14 +38,14 @@ def group_members(
     groups = []
     for _, indices in sorted(alike.items()):
         ordered = sorted(indices, key=lambda i: (members[i].hidden_dims, i))
-        for start, stop in _cuts([members[i] for i in ordered], n_features, n_classes, on_cpu):
+        for start, stop in _cuts([members[i] for i in ordered], n_features, n_classes):
             part = ordered[start:stop]
             groups.append(sorted(part, key=lambda i: (members[i].activation, i)))
     return groups
 
 
 def _cuts(
-    ordered: Sequence[Hyperparameters], n_features: int, n_classes: int, on_cpu: bool
+    ordered: Sequence[Hyperparameters], n_features: int, n_classes: int
 ) -> list[tuple[int, int]]:
     """Finds the cheapest way to cut a sorted list into runs, by dynamic programming."""
     n = len(ordered)
@@ -58,11 +55,9 @@ def _cuts(
         candidates = []
         for start in range(stop - 1, -1, -1):
             widths = list(map(max, widths, ordered[start].hidden_dims))
-            seconds, size = _cost(
+            seconds = _seconds(
                 (n_features, *widths, n_classes), ordered[start].batch_size, stop - start
             )
-            if on_cpu and size > CACHE_BYTES and start < stop - 1:
-                break
             candidates.append((best[start][0] + seconds, start))
         best.append(min(candidates))
     cuts = []
@@ -75,11 +70,10 @@ def _cuts(
 
 
 @lru_cache(maxsize=4096)
-def _cost(widths: tuple[int, ...], batch_size: int, n_members: int) -> tuple[float, int]:
-    """Estimates a step of a group: seconds, and bytes of the tensors it touches."""
+def _seconds(widths: tuple[int, ...], batch_size: int, n_members: int) -> float:
+    """Estimates a step of a group."""
     weights = sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
     units = batch_size * sum(widths[1:])
-    seconds = SECONDS_PER_LAYER * len(widths) + n_members * (
+    return SECONDS_PER_LAYER * len(widths) + n_members * (
         6 * batch_size * weights * SECONDS_PER_FLOP + (units + weights) * SECONDS_PER_ELEMENT
     )
-    return seconds, n_members * 4 * (3 * units + 5 * weights)

@@ -76,10 +76,9 @@ def fit(
     """
     numbers = range(len(members)) if numbers is None else numbers
     data = Rows.on(device, x_train, y_train, x_val, y_val, n_classes)
-    on_cpu = data.x_train.device.type == "cpu"
     groups = [
         _Group([members[i] for i in part], [numbers[i] for i in part], data, seed, metric)
-        for part in group_members(members, data.n_features, n_classes, on_cpu=on_cpu)
+        for part in group_members(members, data.n_features, n_classes)
     ]
     last = max(member.epochs for member in members)
     for rung in halving.rungs(last) if halving else []:
@@ -204,9 +203,9 @@ class _Group:
             outcome=outcome,
             reason=reason,
             epochs=self.epoch,
-            best_epoch=run.best_epoch,
+            best_epoch=run.best_epoch if scored else 0,
             score=run.best_metrics[self.metric] if scored else None,
-            metrics=run.best_metrics,
+            metrics=run.best_metrics if scored else {},
             seconds=run.seconds,
             weights=self.pack.member_weights(k, self.best) if scored else {},
         )

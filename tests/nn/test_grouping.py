@@ -34,18 +34,17 @@ def sizes(groups: list[list[int]]) -> list[int]:
     members=packs,
     n_features=st.integers(1, 300),
     n_classes=st.integers(2, 30),
-    on_cpu=st.booleans(),
 )
 def test_groups_are_a_partition_of_alike_members(
-    members: list[Hyperparameters], n_features: int, n_classes: int, on_cpu: bool
+    members: list[Hyperparameters], n_features: int, n_classes: int
 ) -> None:
-    groups = group_members(members, n_features, n_classes, on_cpu=on_cpu)
+    groups = group_members(members, n_features, n_classes)
     assert sorted(itertools.chain(*groups)) == list(range(len(members)))
     for group in groups:
         assert len({(len(members[i].hidden_dims), members[i].batch_size) for i in group}) == 1
         names = [members[i].activation for i in group]
         assert len(list(itertools.groupby(names))) == len(set(names)), "activations are adjacent"
-    assert groups == group_members(members, n_features, n_classes, on_cpu=on_cpu)
+    assert groups == group_members(members, n_features, n_classes)
 
 
 @settings(deadline=None, max_examples=50)
@@ -59,11 +58,11 @@ def test_groups_are_estimated_no_dearer_than_all_together_or_each_alone(
         total = 0.0
         for group in groups:
             widths = map(max, zip(*(members[i].hidden_dims for i in group), strict=True))
-            total += grouping._cost((20, *widths, 2), members[0].batch_size, len(group))[0]
+            total += grouping._seconds((20, *widths, 2), members[0].batch_size, len(group))
         return total
 
     every = list(range(len(members)))
-    chosen = seconds(group_members(members, 20, 2, on_cpu=False))
+    chosen = seconds(group_members(members, 20, 2))
     assert chosen <= seconds([every]) * (1 + 1e-9)
     assert chosen <= seconds([[i] for i in every]) * (1 + 1e-9)
 
@@ -87,17 +86,7 @@ def _kind(member: Hyperparameters) -> tuple[int, int]:
 def test_wide_and_narrow_part_where_that_pays(
     members: list[Hyperparameters], expected: list[int]
 ) -> None:
-    assert sizes(group_members(members, 20, 2, on_cpu=False)) == expected
-
-
-def test_a_group_stays_in_the_cache_on_cpu_only() -> None:
-    members = [wide(512, 512, batch_size=512)] * 12
-    on_cpu = group_members(members, 50, 2)
-    assert len(on_cpu) > 1
-    assert sizes(group_members(members, 50, 2, on_cpu=False)) == [12]
-    for group in on_cpu:
-        size = grouping._cost((50, 512, 512, 2), 512, len(group))[1]
-        assert size <= grouping.CACHE_BYTES or len(group) == 1
+    assert sizes(group_members(members, 20, 2)) == expected
 
 
 def test_grouping_thousands_of_members_is_quick() -> None:

@@ -69,14 +69,20 @@ class Members:
             assert (flat[self.padded] == 0).all()
 
 
-def test_steps_equal_adamw_member_by_member() -> None:
+@pytest.fixture(params=[0, 10**9], ids=["a call each", "one call"])
+def large_member(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests both ways of calling the kernel, whatever the members' size."""
+    monkeypatch.setattr("mlops.nn.optimizer.LARGE_MEMBER", request.param)
+
+
+def test_steps_equal_adamw_member_by_member(large_member: None) -> None:
     members = Members(MEMBERS)
     for _ in range(150):
         members.step()
     members.assert_equal()
 
 
-def test_a_selection_goes_on_as_if_nothing_happened() -> None:
+def test_a_selection_goes_on_as_if_nothing_happened(large_member: None) -> None:
     members = Members(MEMBERS)
     for _ in range(20):
         members.step()
@@ -104,7 +110,7 @@ def test_any_rate_and_decay_equals_adamw(rates: list[float], decay: float) -> No
     members.assert_equal(rtol=1e-4)
 
 
-def test_a_member_with_nan_gradients_leaves_the_others_alone() -> None:
+def test_a_member_with_nan_gradients_leaves_the_others_alone(large_member: None) -> None:
     clean, dirty = Members(MEMBERS), Members(MEMBERS)
     for _ in range(5):
         clean.step()

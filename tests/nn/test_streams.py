@@ -55,4 +55,14 @@ def test_streams_are_the_same_in_every_version() -> None:
     # A study resumed by a later version must go on with the same numbers.
     assert streams.shuffle(0, 1, 8).tolist() == [5, 1, 2, 4, 0, 7, 3, 6]
     noise = streams.dropout_noise(0, 1, 0, 0, 2, 2).flatten().tolist()
-    assert noise == pytest.approx([0.330518, 0.463820, 0.707271, 0.359770], abs=1e-6)
+    assert noise == pytest.approx([0.516724, 0.64679, 0.00914, 0.874344], abs=1e-6)
+
+
+def test_noise_is_uniform() -> None:
+    noise = streams.dropout_noise(3, 1, 0, 0, 2048, 128)
+    for keep in (0.1, 0.5, 0.9, 0.999):
+        share = (noise < keep).double().mean().item()
+        assert share == pytest.approx(
+            keep, abs=4 * (keep * (1 - keep) / noise.numel()) ** 0.5 + 2e-5
+        )
+    assert abs(torch.corrcoef(noise.T[:32]).fill_diagonal_(0)).max() < 0.12

@@ -344,7 +344,7 @@ class Nobody:
 
     def __getattr__(self, name: str) -> Any:
         def call(*_: Any, **__: Any) -> Any:
-            time.sleep(0.05)
+            time.sleep(0.1)
             raise ConnectionError("the store is away")
 
         return call
@@ -364,7 +364,7 @@ def test_tunes_loop_is_not_held_up_by_a_dead_store(
         tune.start(one)
         tune.report(one, report(records(n, 1, 2, 3), ended(n)))
         tune.complete(one)
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2.0
     with pytest.raises(TrackingError, match=r"20 trials are not fully recorded"):
         tune.logger.close()
     assert children(module_store, parent) == {}
