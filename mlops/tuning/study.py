@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,8 +71,8 @@ def run(
 ) -> dict[str, Any]:
     """Runs a study: load, search, score the best on the test part, record, register.
 
-    The table is read first, so that a bad one leaves nothing behind. Then Ray starts while the
-    libraries of the record and of the search are imported in the background.
+    Nothing is recorded before the table has been read and checked. Meanwhile Ray starts, except
+    that a file is read first, so that what is wrong with it is told at once.
 
     Args:
         plan: What to do.
@@ -90,20 +90,22 @@ def run(
         KeyboardInterrupt: If the user stopped it; what was done is recorded.
     """
     started = time.monotonic()
-    parts = _load(data, plan.seed)
     with (
         ThreadPoolExecutor(max_workers=1) as background,
         closing(cluster.Connection()) as connection,
     ):
-        ready = _make_ready(plan, parts, tracking, connection, background)
+        loading = background.submit(_load, data, plan.seed)
+        if data.path is not None:
+            loading.result()
+        ready = _make_ready(plan, loading, tracking, connection, background)
         from mlops.tracking.study_run import StudyRun
 
-        with StudyRun(ready.store, plan.name, resolved, parts) as study_run:
+        with StudyRun(ready.store, plan.name, resolved, ready.parts) as study_run:
             background.submit(_warm_up_model)
-            ledger = _search(plan, parts, ready, study_run)
+            ledger = _search(plan, ready, study_run)
             background.submit(connection.close)
             study_run.log_trials([row.to_dict() for row in ledger.ordered()])
-            logged = _log_best(ledger, ready.encoder, parts, study_run, tracking.model_name)
+            logged = _log_best(ledger, ready, study_run, tracking.model_name)
     return {
         "study": plan.name,
         "run_id": study_run.run_id,
@@ -143,8 +145,9 @@ def _title(plan: Plan, parts: Parts) -> str:
 class _Ready:
     """What a search needs and takes seconds to get."""
 
-    store: Store
+    parts: Parts
     encoder: FeatureEncoder
+    store: Store
     rows: SharedRows
     n_features: int
     workers: cluster.Workers
@@ -152,13 +155,13 @@ class _Ready:
 
 def _make_ready(
     plan: Plan,
-    parts: Parts,
+    loading: Future[Parts],
     tracking: TrackingSettings,
     connection: cluster.Connection,
     background: Executor,
 ) -> _Ready:
     """Starts Ray while the preprocessing is fitted and later stages' libraries are imported."""
-    preparing = background.submit(_prepare, parts)
+    preparing = background.submit(lambda: _prepare(loading.result()))
     opening = background.submit(_open_store, tracking)
     importing = background.submit(importlib.import_module, "mlops.tuning.execution")
     connection.open()
@@ -170,7 +173,8 @@ def _make_ready(
     importing.result()
     from mlops.tuning.execution import share
 
-    return _Ready(store, encoder, share(dataset), dataset.n_features, workers)
+    rows = share(dataset)
+    return _Ready(loading.result(), encoder, store, rows, dataset.n_features, workers)
 
 
 def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
@@ -193,14 +197,13 @@ def _warm_up_model() -> None:
     pictures.warm_up()
 
 
-def _search(plan: Plan, parts: Parts, ready: _Ready, study_run: StudyRun) -> Ledger:
+def _search(plan: Plan, ready: _Ready, study_run: StudyRun) -> Ledger:
     from mlops.tuning.execution import search
 
     packing = _packing(plan, ready)
     study_run.log_packing(asdict(packing))
-    ledger = search(
-        plan, packing, ready.workers, ready.rows, ready.store, study_run.run_id, _title(plan, parts)
-    )
+    title = _title(plan, ready.parts)
+    ledger = search(plan, packing, ready.workers, ready.rows, ready.store, study_run.run_id, title)
     if ledger.interrupted:
         study_run.log_trials([row.to_dict() for row in ledger.ordered()])
         raise KeyboardInterrupt
@@ -222,7 +225,7 @@ def _packing(plan: Plan, ready: _Ready) -> Packing:
 
 
 def _log_best(
-    ledger: Ledger, encoder: FeatureEncoder, parts: Parts, study_run: StudyRun, model_name: str
+    ledger: Ledger, ready: _Ready, study_run: StudyRun, model_name: str
 ) -> dict[str, Any]:
     """Scores the best trial's model on every part, records and registers it."""
     from mlops.tuning import scoring
@@ -230,8 +233,9 @@ def _log_best(
     best = ledger.best
     if best is None:
         raise StudyError(_no_score(ledger))
+    parts = ready.parts
     predictor = scoring.build(
-        best.params, ledger.weights, encoder, parts.classes, parts.target_name
+        best.params, ledger.weights, ready.encoder, parts.classes, parts.target_name
     )
     metrics, confusion = scoring.score(predictor, parts)
     logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
