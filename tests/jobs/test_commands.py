@@ -78,14 +78,14 @@ def test_an_interrupted_study_says_so_and_leaves_no_run_open(
 ) -> None:
     flags = ["--max_evals", "400", "--epochs", "100", "--study", "interrupted"]
     words = [sys.executable, "-m", "ray_jobs.tune", *flags]
-    process = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "best" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait() == 130, rest
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "best" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
     assert "interrupted" in rest
     assert "Traceback" not in rest
     store = open_store()
@@ -180,16 +180,15 @@ def ray_head(environment: dict[str, str]) -> Iterator[int]:
             ports.append(free.getsockname()[1])
     words = ["ray", "start", "--head", "--block", "--port", str(ports[0]), "--num-cpus", "2",
              "--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports[1])]  # fmt: skip
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
-    for _ in range(120):
-        time.sleep(0.5)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", ports[1])) == 0:
-                break
-    time.sleep(2)
-    yield ports[1]
-    process.terminate()
-    process.wait(30)
+    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
+        for _ in range(120):
+            time.sleep(0.5)
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", ports[1])) == 0:
+                    break
+        time.sleep(2)
+        yield ports[1]
+        process.terminate()
 
 
 def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head: int) -> None:
