@@ -1,39 +1,42 @@
-"""The settings of every job: typed, frozen, read from YAML and flags, and nowhere else."""
+"""The settings of every job: typed and frozen; `mlops.flags` reads them."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import CliSettingsSource
 
 from mlops.errors import SettingsError
 from mlops.hyperparameters import NAMES, Hyperparameters, problem_with
-from mlops.space import SearchSpace
+from mlops.space import REALS, SearchSpace, number
 
 Auto = Literal["auto"]
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any) -> Any:
+        """Takes `true` for what it is, where pydantic takes it for 1."""
+        if isinstance(value, bool):
+            raise ValueError(f"must be a number or text, got {value}")
+        return value
 
 
 class SyntheticSettings(_Section):
@@ -48,7 +51,7 @@ class SyntheticSettings(_Section):
     )
     label_noise: float = Field(0.01, description="share of rows given a random class")
     class_separation: float = Field(1.0, description="distance between the classes")
-    seed: NonNegativeInt = Field(0, description="seed of the table")
+    seed: Seed = Field(0, description="seed of the table")
 
 
 class DataSettings(_Section):
@@ -141,7 +144,7 @@ class _Study(_Section):
     metric: Literal["val_accuracy", "val_f1", "val_loss"] = Field(
         "val_accuracy", description="what the best epoch and the best trial are best in"
     )
-    seed: NonNegativeInt = Field(0, description="seed of the split, the search and the training")
+    seed: Seed = Field(0, description="seed of the split, the search and the training")
     study: str | None = Field(None, description="name of the study; by default job and time")
     resources: ResourceSettings = Field(ResourceSettings(), description="cores and GPUs")
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
@@ -195,17 +198,17 @@ class TuneSettings(_Study):
     """Settings of the job tune."""
 
     max_evals: PositiveInt = Field(20, description="trials")
-    epochs: PositiveInt = Field(50, description="epochs of each trial, unless in the space")
+    epochs: int = Field(50, description="epochs of each trial, unless in the space")
     pack_size: PositiveInt | Auto = Field(
         "auto", description="trials a worker trains at once; 1 is one trial a worker"
     )
     space: dict[str, Any] = Field(
         {
-            "hidden_dims": {"choice": [[32], [64], [64, 32], [128, 64]]},
-            "batch_size": {"choice": [16, 32, 64, 128]},
+            "hidden_dims": {"choice": [[32], [64], [64, 32], [128, 64], [256, 128]]},
+            "batch_size": {"choice": [32, 64, 128, 256]},
             "learning_rate": {"loguniform": [1e-4, 1e-2]},
             "dropout": {"uniform": [0.0, 0.5]},
-            "weight_decay": {"loguniform": [1e-6, 1e-2]},
+            "weight_decay": {"loguniform": [1e-6, 1e-1]},
         },
         description="distributions over hyperparameters (see mlops/space.py)",
     )
@@ -214,6 +217,13 @@ class TuneSettings(_Study):
     )
     search: SearchSettings = Field(SearchSettings(), description="how configurations are chosen")
     pruning: PruningSettings = Field(PruningSettings(), description="pruning at rungs")
+
+    @field_validator("epochs")
+    @classmethod
+    def _rule(cls, value: int) -> int:
+        if problem := problem_with("epochs", value):
+            raise ValueError(problem)
+        return value
 
     @field_validator("space")
     @classmethod
@@ -225,6 +235,7 @@ class TuneSettings(_Study):
     @classmethod
     def _known_defaults(cls, value: dict[str, Any]) -> dict[str, Any]:
         problems = []
+        value = {name: number(given) if name in REALS else given for name, given in value.items()}
         for name, given in value.items():
             if name not in NAMES:
                 problems.append(f"defaults.{name}: must be one of {', '.join(NAMES)}")
@@ -244,138 +255,3 @@ class TuneSettings(_Study):
         """Trial 0."""
         values = {**_DEFAULT.to_dict(), "epochs": self.epochs, **self.defaults}
         return Hyperparameters.from_dict(values)
-
-
-Job = TypeVar("Job", bound=_Section)
-
-
-def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "") -> Job:
-    """Reads a job's settings: defaults, then its YAML file, then flags.
-
-    Args:
-        job: The settings model.
-        argv: Flags, without the program's name.
-        name: The job's name; `configs/<name>.yaml` is read where `--config` names no file.
-        description: What `--help` says first.
-
-    Raises:
-        SettingsError: With every problem of the file and the flags, a line each.
-        SystemExit: After `--help`.
-    """
-    default = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
-    parser = argparse.ArgumentParser(
-        prog=f"python -m ray_jobs.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="FILE", help=f"YAML file (default: {name}.yaml)")
-    config: dict[str, Path] = {}
-    unknown: list[str] = []
-
-    def parse(parser: argparse.ArgumentParser, args: Any, namespace: Any = None) -> Any:
-        known, rest = parser.parse_known_args(args, namespace)
-        unknown.extend(rest)
-        if known.config is not None:
-            config["file"] = Path(known.config)
-        del known.config
-        return known
-
-    def fail(message: str) -> None:
-        raise SettingsError(f"{message}; --help lists every setting")
-
-    parser.error = fail  # type: ignore[method-assign, assignment]
-    model: Any = job  # any pydantic model will do, though the annotation wants BaseSettings
-    flags: dict[str, Any] = CliSettingsSource(
-        model,
-        cli_parse_args=list(argv),
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
-        root_parser=parser,
-        parse_args_method=parse,
-    )()
-    problems = _unknown_flags(unknown, parser)
-    if "file" in config:
-        values = _read_yaml(config["file"], problems)
-    else:
-        values = _read_yaml(default, problems) if default.exists() else {}
-    try:
-        settings = job.model_validate(_merged(values, flags))
-    except ValidationError as error:
-        problems += _problems(error, job)
-    if problems:
-        raise SettingsError(problems)
-    return settings
-
-
-def _unknown_flags(tokens: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    known = [option for action in parser._actions for option in action.option_strings]
-    flags = [token.split("=")[0] for token in tokens if token.startswith("--")]
-    if tokens and not flags:
-        return [f"{tokens[0]}: flags must start with --, got {tokens[0]!r}"]
-    return [f"{flag}: no such setting{_nearest(flag, known)}" for flag in flags]
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; --help lists every setting"
-
-
-def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        problems.append(f"--config: must be a readable file, got {path}: {error.strerror}")
-        return {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problems.append(f"--config: must be YAML, got {path}: {' '.join(str(error).split())}")
-        return {}
-    if values is not None and not isinstance(values, dict):
-        problems.append(f"--config: must be a mapping of settings, got {values!r} in {path}")
-        return {}
-    return values or {}
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lays flags over a file: section by section, except the space, which is taken whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, Mapping) and key != "space":
-            value = _merged(below, value)
-        merged[key] = value
-    return merged
-
-
-def _problems(error: ValidationError, job: type[BaseModel]) -> list[str]:
-    """Turns pydantic's errors into lines of ours: path, rule, value, remedy."""
-    problems: list[str] = []
-    rules: dict[str, list[str]] = {}
-    given: dict[str, Any] = {}
-    for detail in error.errors():
-        cause = detail.get("ctx", {}).get("error")
-        # In a union pydantic adds the branch it tried to the path; keep what the user wrote.
-        path = [str(part) for part in detail["loc"] if str(part) not in _UNION_BRANCHES]
-        path = [part for part in path if not part.startswith(("literal[", "constrained-"))]
-        where = ".".join(path)
-        if isinstance(cause, SettingsError):
-            problems += cause.problems
-        elif detail["type"] == "extra_forbidden":
-            section: Any = job
-            for part in path[:-1]:
-                section = section.model_fields[part].annotation
-            known = list(section.model_fields)
-            problems.append(f"{where}: no such setting{_nearest(path[-1], known)}")
-        elif isinstance(cause, ValueError):
-            problems.append(f"{where}: {cause}")
-        else:
-            rule = detail["msg"].replace("Input should be ", "")
-            rules.setdefault(where, []).append(rule.split(", unable to")[0])
-            given[where] = detail["input"]
-    return problems + [
-        f"{where}: must be {' or '.join(alternatives)}, got {given[where]!r}"
-        for where, alternatives in rules.items()
-    ]
-
-
-_UNION_BRANCHES = ("int", "float", "function-after", "function-before")

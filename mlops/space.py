@@ -185,11 +185,13 @@ class _Parser:
             self.problem(where, "must be a mapping of hyperparameters to distributions", spec)
             return SearchSpace({})
         entries = {}
+        below = taken | {*spec}
         for name, value in spec.items():
             path = f"{where}.{name}"
             if name in taken:
                 self.problem(path, "must be set once on the way to a branch", name)
-            entries[name] = self.entry(name, value, path, taken | {*spec})
+            entries[name] = self.entry(name, value, path, below)
+            below |= _names_below(entries[name])
         return SearchSpace(entries)
 
     def entry(self, name: str, value: Any, where: str, taken: frozenset[str]) -> Any:
@@ -214,7 +216,7 @@ class _Parser:
         return self.interval(name, kind, argument, where)
 
     def constant(self, name: str, value: Any, where: str) -> Any:
-        value = _number(value) if name in REALS else value
+        value = number(value) if name in REALS else value
         if problem := problem_with(name, value):
             self.problems.append(f"{where}: {problem}")
         return tuple(value) if isinstance(value, list) else value
@@ -243,7 +245,7 @@ class _Parser:
         if not isinstance(ends, (list, tuple)) or len(ends) != 2:
             self.problem(where, "must be a list of two numbers, [low, high]", ends)
             return None
-        low, high = map(_number, ends)
+        low, high = map(number, ends)
         wrong = [problem for end in (low, high) if (problem := problem_with(name, end))]
         self.problems += [f"{where}: {problem}" for problem in wrong]
         if wrong:
@@ -258,6 +260,19 @@ class _Parser:
         self.problems.append(f"{where}: {rule}, got {value!r}")
 
 
+def _names_below(entry: Any) -> set[str]:
+    """Returns the hyperparameters that the branches of a choice may set."""
+    spaces = entry.options if isinstance(entry, Choice) else ()
+    return {
+        name
+        for space in spaces
+        if isinstance(space, SearchSpace)
+        for key, value in space.entries.items()
+        for name in (key, *_names_below(value))
+        if name in NAMES
+    }
+
+
 def _is_branching(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
@@ -267,7 +282,7 @@ def _is_branching(value: Any) -> bool:
     )
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """Reads numbers that YAML 1.1 takes for text, such as 1e-4."""
     if isinstance(value, str):
         try:

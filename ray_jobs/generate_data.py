@@ -10,13 +10,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import settings
+from mlops import flags, settings
 from mlops.console import leave, run_job
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Generates the table and records it as an MLflow dataset."""
-    given = settings.load(
+    given = flags.load(
         settings.GenerateDataSettings, argv, name="generate_data", description=__doc__ or ""
     )
     from mlops.data.synthetic import SyntheticSpec, make_table, write_table

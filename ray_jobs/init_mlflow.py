@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import settings
+from mlops import flags, settings
 from mlops.console import leave, run_job
 from mlops.tracking.store import open_store
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Opens the store and says where it is."""
-    given = settings.load(
+    given = flags.load(
         settings.InitMlflowSettings, argv, name="init_mlflow", description=__doc__ or ""
     )
     store = open_store(given.tracking.uri, given.tracking.experiment)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from mlops import flags as read_flags
 from mlops import settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -69,7 +70,9 @@ def test_every_mlproject_entry_is_a_job_called_with_its_own_settings() -> None:
         assert (REPOSITORY / "ray_jobs" / f"{job}.py").is_file()
         assert name in (job, "main")
         # What MLproject calls the default is the default.
-        assert settings.load(JOBS[job], flags, name=job) == settings.load(JOBS[job], [], name=job)
+        assert read_flags.load(JOBS[job], flags, name=job) == read_flags.load(
+            JOBS[job], [], name=job
+        )
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -111,7 +114,7 @@ def test_a_command_shown_is_one_that_works(
     path: str, job: str, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
-    settings.load(JOBS[job], [flag for flag in flags if flag != "..."], name=job)
+    read_flags.load(JOBS[job], [flag for flag in flags if flag != "..."], name=job)
 
 
 def makefile_targets() -> set[str]:

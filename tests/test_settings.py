@@ -10,6 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from mlops import flags as read_flags
 from mlops import settings
 from mlops.errors import SettingsError
 from mlops.hyperparameters import Hyperparameters
@@ -30,7 +31,7 @@ def load(name: str, *argv: str, text: str | None = None) -> Any:
     if text is not None:
         Path("given.yaml").write_text(text, encoding="utf-8")
         argv = ("--config", "given.yaml", *argv)
-    return settings.load(JOBS[name], argv, name=name)
+    return read_flags.load(JOBS[name], argv, name=name)
 
 
 def problems_of(name: str, *argv: str, text: str | None = None) -> list[str]:
@@ -67,7 +68,7 @@ def test_a_job_with_no_flags_reads_its_own_file_from_any_folder(name: str) -> No
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_loads(path: Path) -> None:
-    given = settings.load(settings.TuneSettings, ["--config", str(path)], name="tune")
+    given = read_flags.load(settings.TuneSettings, ["--config", str(path)], name="tune")
     assert given.search_space.paths()
     assert given.max_evals > 1
 

@@ -82,6 +82,8 @@ class StudyLogger(MLflowLoggerCallback):
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """Fails what a pack that has died for good leaves open."""
         if failed:
+            # A worker that cannot be set up fails before its pack has started.
+            self.log_trial_start(trial)
             for member in trial.config["trials"]:
                 if member["number"] in self._open and member["duplicate_of"] is None:
                     self._end(member["number"], Outcome.FAILED, failure_reason(trial))
@@ -119,5 +121,5 @@ class StudyLogger(MLflowLoggerCallback):
 def failure_reason(trial: Trial) -> str:
     """Returns in one line why Tune gave a pack up."""
     error = trial.get_error()
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in str(error or "").splitlines() if line.strip()]
     return f"its worker failed: {lines[-1].strip()}" if lines else "its worker failed"

@@ -43,6 +43,7 @@ class _Child:
     status: str | None = None
     ended_ms: int = 0
     original: int | None = None
+    tried: bool = False
 
     def is_due(self, now: float) -> bool:
         """Whether it has ended, has a full batch, or has not been shown for a while."""
@@ -74,6 +75,7 @@ class RunWriter:
         self._run_ids: dict[int, str] = {}
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._error: Exception | None = None
+        self._fault: Exception | None = None
         self._retry_at = 0.0
         self.seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
@@ -115,12 +117,17 @@ class RunWriter:
         if self._error is not None:
             raise TrackingError(
                 f"the MLflow store must accept the record, got from {self._store.display_uri}: "
-                f"{self._error}; {len(self._children)} trials are not fully recorded"
+                f"{self._error}; {_trials(len(self._children))} not fully recorded"
             ) from self._error
+        if self._fault is not None:
+            raise self._fault
 
     def _work(self) -> None:
         while (call := self._next()) is not None:
-            call()
+            try:
+                call()
+            except Exception as error:  # ours, or the caller's: the rest is written all the same
+                self._fault = self._fault or error
             self._flush()
         give_up = time.monotonic() + CLOSE_SECONDS
         while not self._flush(everything=True) and time.monotonic() < give_up:
@@ -179,8 +186,8 @@ class RunWriter:
             # Copies last: what they copy must have been sent.
             children = sorted(self._children.items(), key=lambda item: item[1].original is not None)
             for trial, child in children:
-                if everything or child.is_due(now):
-                    self._send(trial, child)
+                if child.original not in self._children and (everything or child.is_due(now)):
+                    self._try(trial, child)
         except Exception as error:
             self._error, self._retry_at = error, now + RETRY_SECONDS
             return False
@@ -189,6 +196,14 @@ class RunWriter:
         self._error = None
         return True
 
+    def _try(self, trial: int, child: _Child) -> None:
+        try:
+            self._send(trial, child)
+        except Exception:
+            # It may be this run that is refused, not the store that is down: others first.
+            self._children[trial] = self._children.pop(trial)
+            raise
+
     def _send(self, trial: int, child: _Child) -> None:
         from mlflow.entities import Param, RunTag
 
@@ -196,11 +211,7 @@ class RunWriter:
         if child.original is not None:
             self._fill_from(child, self._run_ids[child.original])
         if child.run_id is None:
-            run = client.create_run(
-                self._store.experiment_id, child.started_ms, child.tags, child.name
-            )
-            child.run_id = self._run_ids[trial] = run.info.run_id
-            child.tags = {}
+            child.run_id = self._run_ids[trial] = self._create(child)
         params = [Param(name, text) for name, text in child.params.items()]
         tags = [RunTag(name, text) for name, text in child.tags.items()]
         while child.metrics or params or tags:
@@ -214,6 +225,19 @@ class RunWriter:
             client.set_terminated(child.run_id, child.status, child.ended_ms)
             del self._children[trial]
 
+    def _create(self, child: _Child) -> str:
+        """Creates a run, unless a try whose answer was lost has done so."""
+        client, experiment = self._store.client, self._store.experiment_id
+        if child.tried:
+            parent, trial = child.tags["mlflow.parentRunId"], child.tags["trial"]
+            query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial = '{trial}'"
+            for run in client.search_runs([experiment], query, max_results=1):
+                return str(run.info.run_id)
+        child.tried = True
+        run = client.create_run(experiment, child.started_ms, child.tags, child.name)
+        child.tags = {}
+        return str(run.info.run_id)
+
     def _fill_from(self, child: _Child, run_id: str) -> None:
         client = self._store.client
         run = client.get_run(run_id)
@@ -222,6 +246,10 @@ class RunWriter:
         child.tags |= {k: run.data.tags[k] for k in ("outcome", "reason") if k in run.data.tags}
         child.status, child.ended_ms = run.info.status, max(run.info.end_time, child.started_ms)
         child.original = None
+
+
+def _trials(number: int) -> str:
+    return "1 trial is" if number == 1 else f"{number} trials are"
 
 
 def _now_ms() -> int:

@@ -52,6 +52,7 @@ class Ledger(Callback):
         self.best: Row | None = None
         self.weights: bytes = b""
         self.epochs = 0
+        self._epochs: dict[int, int] = {}
         self.tracking_seconds = 0.0
         self.started = time.monotonic()
 
@@ -68,7 +69,11 @@ class Ledger(Callback):
 
     def on_trial_result(self, *, result: dict[str, Any], **info: Any) -> None:
         """Enters what a report carries."""
-        self.epochs += len(result.pop("records"))
+        for record in result.pop("records"):
+            # A pack that is started again repeats itself.
+            if record["epoch"] > self._epochs.get(record["trial"], 0):
+                self._epochs[record["trial"]] = record["epoch"]
+                self.epochs += 1
         for ended in result.pop("results"):
             self._enter(ended)
         self._settle_duplicates()
@@ -77,7 +82,8 @@ class Ledger(Callback):
             self.weights = best["weights"]
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
-        """Fails the trials of a pack that has died for good."""
+        """Fails the trials of a pack that has died for good, even before it started."""
+        self.on_trial_start(trial=trial)
         for member in trial.config["trials"]:
             row = self.rows[member["number"]]
             if row.outcome is None and row.duplicate_of is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.space import Choice, SearchSpace
+from mlops.space import Choice, Int, SearchSpace
 
 # A searcher that hears of nothing before it has proposed everything is a random one.
 ROUNDS = 4
@@ -57,6 +58,11 @@ def choose(
     return Packing(pack_size, workers + max(1, workers // 2))
 
 
+def most_workers(max_evals: int) -> int:
+    """Returns how many workers can train at once and leave the searcher its rounds."""
+    return max_evals // ROUNDS if max_evals >= ROUNDS_FROM_EVALS else max_evals
+
+
 def _pays(
     max_evals: int, workers: int, widest: Hyperparameters, n_features: int, device: str
 ) -> int:
@@ -65,19 +71,26 @@ def _pays(
     weights = sum(a * b for a, b in pairwise(widths))
     member = 5 * weights + 3 * widest.batch_size * sum(widths)
     fitting = ELEMENTS_A_WORKER[device] // member
-    return max(1, min(max_evals // (rounds * workers), fitting, MOST_MEMBERS[device]))
+    fair = max_evals // (rounds * workers) if rounds > 1 else -(-max_evals // workers)
+    return max(1, min(fair, fitting, MOST_MEMBERS[device]))
 
 
 def widest_configuration(space: SearchSpace, default: Hyperparameters) -> Hyperparameters:
     """Returns the default with the largest hidden layers and batch size that the space holds."""
-    widths = [default.hidden_dims]
-    batches = [default.batch_size]
-    for path, entry in space.paths().items():
-        name = path.split(".")[-1]
-        values = entry.options if isinstance(entry, Choice) else (entry.high,)
-        if name == "hidden_dims":
-            widths += values
-        elif name == "batch_size":
-            batches += values
+    widths = [default.hidden_dims, *_values(space, "hidden_dims")]
+    batches = [default.batch_size, *_values(space, "batch_size")]
     widest = max(widths, key=lambda dims: sum(a * b for a, b in pairwise((1, *dims))))
     return Hyperparameters(hidden_dims=tuple(widest), batch_size=max(batches))
+
+
+def _values(space: SearchSpace, name: str) -> Iterator[Any]:
+    """Yields what a space, branches included, may set a hyperparameter to; an interval's end."""
+    for key, entry in space.entries.items():
+        if isinstance(entry, Choice):
+            for option in entry.options:
+                if isinstance(option, SearchSpace):
+                    yield from _values(option, name)
+                elif key == name:
+                    yield option
+        elif key == name:
+            yield entry.high if isinstance(entry, Int) else entry

@@ -32,7 +32,10 @@ class Progress(Callback):
 
     def __init__(self, ledger: Ledger, title: str, stream: TextIO | None = None) -> None:
         self._ledger, self._title = ledger, title
-        self._console = Console(file=stream or sys.stderr, highlight=False)
+        # A title is shown as it is, whatever brackets and colons a file's name has.
+        self._console = Console(
+            file=stream or sys.stderr, highlight=False, markup=False, emoji=False
+        )
         self._live: Live | None = None
         self._shown_at = 0.0
         self._shown: tuple[int, int | None] = (-1, None)
@@ -123,10 +126,10 @@ class Progress(Callback):
     def _seconds_left(self) -> float:
         """Extrapolates from the epochs trained, each trial counting as the average one."""
         ledger = self._ledger
-        done = [row.epochs for row in ledger.rows.values() if row.outcome and row.epochs]
-        if not done or ledger.ended >= ledger.max_evals:
+        if not 0 < ledger.ended < ledger.max_evals:
             return 0.0
-        expected = sum(done) / len(done) * ledger.max_evals
+        rows = [row for row in ledger.rows.values() if row.outcome and row.duplicate_of is None]
+        expected = sum(row.epochs for row in rows) / ledger.ended * ledger.max_evals
         return max(0.0, expected - ledger.epochs) / max(self._rate(), 1e-9)
 
     def _clock(self) -> str:
@@ -157,7 +160,7 @@ def describe_params(row: Row) -> str:
 
 def duration(seconds: float) -> str:
     """Returns 75 as `1:15 min`."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

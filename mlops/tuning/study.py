@@ -15,6 +15,7 @@ from mlops.errors import StudyError
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
+from mlops.tuning import packing
 
 if TYPE_CHECKING:
     from mlops.data.dataset import Dataset
@@ -166,7 +167,10 @@ def _make_ready(
     importing = background.submit(importlib.import_module, "mlops.tuning.execution")
     connection.open()
     workers = cluster.workers(
-        plan.workers, plan.cpus_per_worker, plan.gpus_per_worker, at_most=plan.max_evals
+        plan.workers,
+        plan.cpus_per_worker,
+        plan.gpus_per_worker,
+        at_most=packing.most_workers(plan.max_evals),
     )
     encoder, dataset = preparing.result()
     store = opening.result()
@@ -200,19 +204,17 @@ def _warm_up_model() -> None:
 def _search(plan: Plan, ready: _Ready, study_run: StudyRun) -> Ledger:
     from mlops.tuning.execution import search
 
-    packing = _packing(plan, ready)
-    study_run.log_packing(asdict(packing))
+    divided = _packing_of(plan, ready)
+    study_run.log_packing(asdict(divided))
     title = _title(plan, ready.parts)
-    ledger = search(plan, packing, ready.workers, ready.rows, ready.store, study_run.run_id, title)
+    ledger = search(plan, divided, ready.workers, ready.rows, ready.store, study_run.run_id, title)
     if ledger.interrupted:
         study_run.log_trials([row.to_dict() for row in ledger.ordered()])
         raise KeyboardInterrupt
     return ledger
 
 
-def _packing(plan: Plan, ready: _Ready) -> Packing:
-    from mlops.tuning import packing
-
+def _packing_of(plan: Plan, ready: _Ready) -> Packing:
     widest = packing.widest_configuration(plan.space, plan.default) if plan.space else plan.default
     return packing.choose(
         plan.pack_size,

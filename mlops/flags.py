@@ -1,0 +1,164 @@
+"""Reads a job's settings from its YAML file and its flags; every problem at once."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import CliSettingsSource
+from pydantic_settings import SettingsError as UnreadableSetting
+
+from mlops.errors import SettingsError
+
+Job = TypeVar("Job", bound=BaseModel)
+
+
+def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "") -> Job:
+    """Reads a job's settings: defaults, then its YAML file, then flags.
+
+    Args:
+        job: The settings model.
+        argv: Flags, without the program's name.
+        name: The job's name; `configs/<name>.yaml` is read where `--config` names no file.
+        description: What `--help` says first.
+
+    Raises:
+        SettingsError: With every problem of the file and the flags, a line each.
+        SystemExit: After `--help`.
+    """
+    default = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"YAML file (default: configs/{name}.yaml)"
+    )
+    config: dict[str, Path] = {}
+    unknown: list[str] = []
+
+    def parse(parser: argparse.ArgumentParser, args: Any, namespace: Any = None) -> Any:
+        known, rest = parser.parse_known_args(args, namespace)
+        unknown.extend(rest)
+        if known.config is not None:
+            config["file"] = Path(known.config)
+        del known.config
+        return known
+
+    def fail(message: str) -> None:
+        raise SettingsError(f"{message}; --help lists every setting")
+
+    parser.error = fail  # type: ignore[method-assign, assignment]
+    model: Any = job  # any pydantic model will do, though the annotation wants BaseSettings
+    try:
+        flags: dict[str, Any] = CliSettingsSource(
+            model,
+            cli_parse_args=list(argv),
+            cli_avoid_json=True,
+            cli_hide_none_type=True,
+            root_parser=parser,
+            parse_args_method=parse,
+        )()
+    except UnreadableSetting as error:
+        raise SettingsError(_unreadable(error)) from error
+    problems = _unknown_flags(unknown, parser)
+    if "file" in config:
+        values = _read_yaml(config["file"], problems)
+    else:
+        values = _read_yaml(default, problems) if default.exists() else {}
+    try:
+        settings = job.model_validate(_merged(values, flags))
+    except ValidationError as error:
+        problems += _problems(error, job)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _unknown_flags(tokens: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    known = [option for action in parser._actions for option in action.option_strings]
+    flags = [token.split("=")[0] for token in tokens if token.startswith("--")]
+    if tokens and not flags:
+        return [f"{tokens[0]}: flags must start with --, got {tokens[0]!r}"]
+    return [f"{flag}: no such setting{_nearest(flag, known)}" for flag in flags]
+
+
+def _unreadable(error: UnreadableSetting) -> str:
+    """Says which flag's list or mapping could not be read."""
+    text = " ".join(str(error).split())
+    found = re.search(r'for (?:field ")?([\w.]+)', text)
+    return f"{found.group(1) if found else 'a flag'}: must be readable as JSON, got {text}"
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; --help lists every setting"
+
+
+def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(f"--config: must be a readable file, got {path}: {error.strerror}")
+        return {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problems.append(f"--config: must be YAML, got {path}: {' '.join(str(error).split())}")
+        return {}
+    if values is not None and not isinstance(values, dict):
+        problems.append(f"--config: must be a mapping of settings, got {values!r} in {path}")
+        return {}
+    # A section whose entries are all commented out is as good as absent.
+    return {key: value for key, value in (values or {}).items() if value is not None}
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lays flags over a file: section by section, except the space, which is taken whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, Mapping) and key != "space":
+            value = _merged(below, value)
+        merged[key] = value
+    return merged
+
+
+def _problems(error: ValidationError, job: type[BaseModel]) -> list[str]:
+    """Turns pydantic's errors into lines of ours: path, rule, value, remedy."""
+    problems: list[str] = []
+    rules: dict[str, list[str]] = {}
+    given: dict[str, Any] = {}
+    for detail in error.errors():
+        cause = detail.get("ctx", {}).get("error")
+        # In a union pydantic adds the branch it tried to the path; keep what the user wrote.
+        path = [str(part) for part in detail["loc"] if str(part) not in _UNION_BRANCHES]
+        path = [part for part in path if not part.startswith(("literal[", "constrained-"))]
+        where = ".".join(path)
+        if isinstance(cause, SettingsError):
+            problems += cause.problems
+        elif detail["type"] == "extra_forbidden":
+            section: Any = job
+            for part in path[:-1]:
+                section = section.model_fields[part].annotation
+            known = list(section.model_fields)
+            problems.append(f"{where}: no such setting{_nearest(path[-1], known)}")
+        elif isinstance(cause, ValueError):
+            problems.append(f"{where}: {cause}")
+        else:
+            rule = detail["msg"].replace("Input should be ", "")
+            rules.setdefault(where, []).append(rule.split(", unable to")[0])
+            given[where] = detail["input"]
+    return problems + [
+        f"{where}: must be {' or '.join(alternatives)}, got {given[where]!r}"
+        for where, alternatives in rules.items()
+    ]
+
+
+_UNION_BRANCHES = ("int", "float", "function-after", "function-before")
