@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
-"""What a study can optimize, and in which direction."""
-
 
 def confusion_matrices(predicted: Tensor, actual: Tensor, n_classes: int) -> Tensor:
     """Counts what was taken for what.

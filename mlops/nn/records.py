@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
+"""What a study can optimize, and in which direction."""
 
 METRIC_NAMES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 

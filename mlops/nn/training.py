@@ -13,11 +13,11 @@ import torch
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn import streams
 from mlops.nn.grouping import group_members
-from mlops.nn.metrics import METRICS, accuracy, macro_f1
+from mlops.nn.metrics import accuracy, macro_f1
 from mlops.nn.mlp import MLP, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
 from mlops.nn.passes import Passes, Rows
-from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def fit(
         n_classes: Number of classes.
         seed: The study's seed.
         numbers: The members' trial numbers; 0, 1, ... by default.
-        metric: Which validation metric scores an epoch, of `metrics.METRICS`.
+        metric: Which validation metric scores an epoch, of `records.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         device: "cpu" or a CUDA device.
 

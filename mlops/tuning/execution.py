@@ -12,8 +12,7 @@ from ray import tune
 
 from mlops.cluster import Workers
 from mlops.data.dataset import Dataset
-from mlops.nn.metrics import METRICS
-from mlops.nn.training import Halving
+from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
 from mlops.tracking.store import Store
 from mlops.tuning.ledger import Ledger
@@ -71,7 +70,8 @@ def search(
     options = PackOptions(
         seed=plan.seed,
         metric=plan.metric,
-        halving=Halving(plan.eta, plan.min_epochs) if plan.eta else None,
+        eta=plan.eta,
+        min_epochs=plan.min_epochs,
         threads=max(1, int(workers.cpus)),
         device="cuda" if workers.gpus else "cpu",
     )

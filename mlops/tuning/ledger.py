@@ -10,8 +10,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.nn.metrics import METRICS
-from mlops.nn.records import Outcome
+from mlops.nn.records import METRICS, Outcome
 from mlops.tracking.logger import failure_reason
 
 

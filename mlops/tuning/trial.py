@@ -1,4 +1,7 @@
-"""A pack as a Ray Tune trial."""
+"""A pack as a Ray Tune trial.
+
+torch is imported by the worker only: the driver names this class and need not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,10 @@ from typing import Any
 
 import numpy as np
 import ray
-import torch
 from ray import tune
-from safetensors.torch import save
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.metrics import METRICS
-from mlops.nn.records import EpochRecord, TrialResult
-from mlops.nn.training import Halving, fit
+from mlops.nn.records import METRICS, EpochRecord, TrialResult
 
 # Seconds between reports: each costs the driver some milliseconds, and people look once a second.
 REPORT_SECONDS = 1.0
@@ -42,7 +41,8 @@ class PackOptions:
 
     seed: int
     metric: str
-    halving: Halving | None
+    eta: int | None
+    min_epochs: int
     threads: int
     device: str
 
@@ -64,6 +64,8 @@ class PackTrial(tune.Trainable):
             rows: The rows to train and validate on.
             options: The study's options.
         """
+        import torch
+
         torch.set_num_threads(options.threads)
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
@@ -76,6 +78,9 @@ class PackTrial(tune.Trainable):
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
+        from mlops.nn.training import Halving, fit
+
+        options = self._options
         trials = [trial for trial in config["trials"] if trial["duplicate_of"] is None]
         self._scores: list[list[Any]] = []
         self._best: TrialResult | None = None
@@ -88,11 +93,11 @@ class PackTrial(tune.Trainable):
                 self._rows[2],
                 self._rows[3],
                 self._n_classes,
-                seed=self._options.seed,
+                seed=options.seed,
                 numbers=[trial["number"] for trial in trials],
-                metric=self._options.metric,
-                halving=self._options.halving,
-                device=self._options.device,
+                metric=options.metric,
+                halving=Halving(options.eta, options.min_epochs) if options.eta else None,
+                device=options.device,
             )
 
     def step(self) -> dict[str, Any]:
@@ -109,6 +114,8 @@ class PackTrial(tune.Trainable):
                 report["done"] = False
                 break
         if self._best is not None and self._best is not best:
+            from safetensors.torch import save
+
             weights = save(self._best.weights)
             report["best"] = {"trial": self._best.trial, "weights": weights}
         if report["done"]:

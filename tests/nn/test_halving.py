@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from nn_harness import History, Table, run
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.metrics import METRICS
-from mlops.nn.records import Outcome
+from mlops.nn.records import METRICS, Outcome
 from mlops.nn.training import Halving
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from mlops.nn.metrics import METRICS, accuracy, confusion_matrices, macro_f1
-from mlops.nn.records import METRIC_NAMES
+from mlops.nn.metrics import accuracy, confusion_matrices, macro_f1
+from mlops.nn.records import METRIC_NAMES, METRICS
 
 
 @st.composite

@@ -16,8 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 import mlops
 from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.nn.metrics import METRICS
-from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
+from mlops.nn.records import METRIC_NAMES, METRICS, EpochRecord, Outcome
 from mlops.nn.training import Halving, fit
 
 SMALL = Hyperparameters(hidden_dims=(8, 4), epochs=3)
