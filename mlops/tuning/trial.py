@@ -80,12 +80,12 @@ class PackTrial(tune.Trainable):
     def _start(self, config: dict[str, Any]) -> None:
         from mlops.nn.training import Halving, fit
 
-        options = self._options
         trials = [trial for trial in config["trials"] if trial["duplicate_of"] is None]
         self._scores: list[list[Any]] = []
         self._best: TrialResult | None = None
         self._events: Iterator[EpochRecord | TrialResult] = iter(())
         if trials:
+            options = self._options
             self._events = fit(
                 [Hyperparameters.from_dict(trial["params"]) for trial in trials],
                 self._rows[0],

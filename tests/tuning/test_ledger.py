@@ -305,7 +305,8 @@ def trained(
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
     one = Pack({"pack": 0, "trials": members})
     worker = PackTrial.__new__(PackTrial)
-    worker.setup(one.config, SharedRows(rows, 2), PackOptions(0, "val_accuracy", None, 1, "cpu"))
+    options = PackOptions(0, "val_accuracy", eta=None, min_epochs=5, threads=1, device="cpu")
+    worker.setup(one.config, SharedRows(rows, 2), options)
     reports = [worker.step()]
     while not reports[-1]["done"]:
         reports.append(worker.step())
