@@ -279,7 +279,7 @@ def kill_a_worker(seconds: float, killed: list[int]) -> None:
                 line = (process / "cmdline").read_text()
             except OSError:
                 continue
-            if "PackTrial.train" in line:
+            if line.startswith("ray::") and ".train" in line:
                 time.sleep(0.5)
                 os.kill(int(process.name), signal.SIGKILL)
                 killed.append(int(process.name))
