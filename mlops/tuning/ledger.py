@@ -35,7 +35,7 @@ class Row:
 
 
 class Ledger(Callback):
-    """Keeps the table of trials; must come last among the callbacks.
+    """Keeps the table of trials; must come after the callback that records reports.
 
     It takes the bulk (epoch records, weights) out of each report, so that Tune neither keeps nor
     saves it.
