@@ -20,11 +20,13 @@ class Workers:
         count: How many train at the same time.
         cpus: Cores a worker.
         gpus: GPUs a worker, 0 for none.
+        more_fit: Whether the cluster has room for more of them.
     """
 
     count: int
     cpus: float
     gpus: float
+    more_fit: bool
 
 
 class Connection:
@@ -70,10 +72,10 @@ def workers(
     """Divides the connected cluster among workers.
 
     Args:
-        count: Workers, or "auto" for as many as fit.
+        count: Workers, or "auto" for as many as fit and pay.
         cpus: Cores a worker.
         gpus: GPUs a worker; "auto" is 1 where the cluster has any, else 0.
-        at_most: More would have nothing to do.
+        at_most: How many pay.
 
     Raises:
         InputError: If not even one fits.
@@ -86,11 +88,11 @@ def workers(
     fitting = math.floor(total.get("CPU", 0) / cpus + 1e-9)
     if gpus:
         fitting = min(fitting, math.floor(total.get("GPU", 0) / gpus + 1e-9))
-    wanted = fitting if count == "auto" else count
+    wanted = min(fitting, at_most) if count == "auto" else count
     if fitting < 1 or wanted > fitting:
         have = f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs"
         raise InputError(
             f"resources: {max(wanted, 1)} workers of {cpus:g} cores and {gpus:g} GPUs must fit "
             f"the cluster, got {have}; ask for less, or for workers: auto"
         )
-    return Workers(min(wanted, at_most), cpus, gpus)
+    return Workers(wanted, cpus, gpus, more_fit=wanted < fitting)

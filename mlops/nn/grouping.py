@@ -55,7 +55,7 @@ def _cuts(
         candidates = []
         for start in range(stop - 1, -1, -1):
             widths = list(map(max, widths, ordered[start].hidden_dims))
-            seconds = _seconds(
+            seconds = seconds_of_step(
                 (n_features, *widths, n_classes), ordered[start].batch_size, stop - start
             )
             candidates.append((best[start][0] + seconds, start))
@@ -70,8 +70,14 @@ def _cuts(
 
 
 @lru_cache(maxsize=4096)
-def _seconds(widths: tuple[int, ...], batch_size: int, n_members: int) -> float:
-    """Estimates a step of a group."""
+def seconds_of_step(widths: tuple[int, ...], batch_size: int, n_members: int) -> float:
+    """Estimates a training step of a group.
+
+    Args:
+        widths: Width of the input and of every layer.
+        batch_size: Rows of a step.
+        n_members: Members that share tensors.
+    """
     weights = sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
     units = batch_size * sum(widths[1:])
     return SECONDS_PER_LAYER * len(widths) + n_members * (

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 
 from mlops.nn.records import Outcome
-from mlops.tracking.store import Store
 from mlops.tracking.writer import RunWriter
+
+if TYPE_CHECKING:
+    from mlops.tracking.study_run import StudyRun
 
 
 class StudyLogger(MLflowLoggerCallback):
@@ -22,15 +25,14 @@ class StudyLogger(MLflowLoggerCallback):
     repeats exactly.
 
     Args:
-        store: Where to write.
-        parent_run_id: The study's run.
+        parent: The study's run, which may be still in the making.
         study: The study's name.
         metric: The study's metric, recorded once more at each trial's best.
     """
 
-    def __init__(self, store: Store, parent_run_id: str, study: str, metric: str) -> None:
-        super().__init__(tracking_uri=store.uri, experiment_name=store.experiment_name)
-        self._writer = RunWriter(store, parent_run_id, {"study": study})
+    def __init__(self, parent: Future[StudyRun], study: str, metric: str) -> None:
+        super().__init__()
+        self._writer = RunWriter(parent, {"study": study})
         self._metric = metric
         self._seconds = 0.0
         self._epochs: dict[int, int] = {}
@@ -39,7 +41,15 @@ class StudyLogger(MLflowLoggerCallback):
         self._duplicates: dict[int, list[int]] = defaultdict(list)
 
     def setup(self, *args: Any, **info: Any) -> None:
-        """Does nothing: the store is open."""
+        """Does nothing: the study's run is made elsewhere."""
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ends the search if the study's run could not be made.
+
+        Raises:
+            TrackingError: Why it could not.
+        """
+        self._writer.check()
 
     def log_trial_start(self, trial: Trial) -> None:
         """Opens a run for every trial of a pack."""

@@ -25,40 +25,51 @@ LONGEST_PARAM = 6000
 
 
 class StudyRun:
-    """A study's run, made when it is entered and ended when it is left.
-
-    Under `mlflow run` it is the run made there. Left by an exception it ends as failed, or as
-    killed when the user interrupted it.
+    """A study's run, made here; under `mlflow run` it is the one made there.
 
     Args:
         store: Where the run is.
         study: The study's name.
         settings: The job's resolved settings.
         parts: The table.
+        packing: How trials are divided into packs, which fixes what the search proposes.
+
+    Attributes:
+        store: Where the run is.
+        run_id: Its id.
     """
 
-    def __init__(self, store: Store, study: str, settings: Mapping[str, Any], parts: Parts) -> None:
-        self._store, self._client = store, store.client
-        self._study, self._settings, self._parts = study, settings, parts
-        self.run_id = ""
-
-    def __enter__(self) -> StudyRun:
+    def __init__(
+        self,
+        store: Store,
+        study: str,
+        settings: Mapping[str, Any],
+        parts: Parts,
+        packing: Mapping[str, int],
+    ) -> None:
+        self.store, self._client = store, store.client
+        self._study, self._parts = study, parts
         given = active_run_from_environment()
         if given is None:
-            run = self._client.create_run(self._store.experiment_id, run_name=self._study)
+            run = self._client.create_run(store.experiment_id, run_name=study)
         else:
             run = self._client.get_run(given)
-        self.run_id = run.info.run_id
-        # What `mlflow run` has recorded as text cannot be recorded again in other words.
-        self._log_params(_flat(self._settings), besides=run.data.params)
-        self._client.set_tag(self.run_id, "study", self._study)
-        self._client.log_dict(self.run_id, dict(self._settings), "settings.yaml")
-        log_dataset(self._store, self.run_id, self._parts)
-        return self
+        self.run_id: str = run.info.run_id
+        try:
+            # What `mlflow run` has recorded as text cannot be recorded again in other words.
+            self._log_params(_flat(settings), besides=run.data.params)
+            for name, value in {"study": study, **packing}.items():
+                self._client.set_tag(self.run_id, name, str(value))
+            self._client.log_dict(self.run_id, dict(settings), "settings.yaml")
+            log_dataset(store, self.run_id, parts)
+        except BaseException as error:
+            self.end(error)
+            raise
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        status = "FINISHED" if kind is None else "FAILED"
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+    def end(self, error: BaseException | None = None) -> None:
+        """Ends the run: as finished, as failed, or as killed when the user interrupted it."""
+        status = "FINISHED" if error is None else "FAILED"
+        if isinstance(error, KeyboardInterrupt):
             status = "KILLED"
         self._client.set_terminated(self.run_id, status)
 
@@ -68,11 +79,6 @@ class StudyRun:
         texts = {name: str(value)[:LONGEST_PARAM] for name, value in params.items()}
         new = [Param(name, text) for name, text in texts.items() if name not in besides]
         self._client.log_batch(self.run_id, params=new)
-
-    def log_packing(self, packing: Mapping[str, int]) -> None:
-        """Records how trials are divided into packs, which fixes what the search proposes."""
-        for name, value in packing.items():
-            self._client.set_tag(self.run_id, name, str(value))
 
     def log_trials(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Records the table of trials, as trials.csv."""
@@ -108,9 +114,9 @@ class StudyRun:
         self._client.set_tag(self.run_id, "best_trial", str(best["trial"]))
         self._log_params({f"best_{name}": value for name, value in best["params"].items()})
         self._client.log_dict(self.run_id, dict(best), "best_trial.json")
-        log_confusion_matrix(self._store, self.run_id, confusion, predictor.classes)
+        log_confusion_matrix(self.store, self.run_id, confusion, predictor.classes)
         model = log_model(
-            self._store,
+            self.store,
             self.run_id,
             mlp=predictor.mlp,
             hyperparameters=predictor.hyperparameters,
@@ -121,7 +127,7 @@ class StudyRun:
             metrics=dict(metrics),
         )
         tags = {"study": self._study, "data_digest": parts.digest, "data": parts.name}
-        version = registry.register(self._store, model, model_name, alias=CANDIDATE, tags=tags)
+        version = registry.register(self.store, model, model_name, alias=CANDIDATE, tags=tags)
         return {
             **metrics,
             "model": {"name": model_name, "version": version, "alias": CANDIDATE, "uri": model.uri},

@@ -6,12 +6,17 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, Outcome
-from mlops.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+    from mlops.tracking.study_run import StudyRun
 
 # MLflow refuses larger batches.
 BATCH_METRICS = 1000
@@ -63,14 +68,13 @@ class RunWriter:
     known of it, its end. `seconds` counts the processor time spent on requests.
 
     Args:
-        store: Where to write.
-        parent_run_id: The study's run.
+        parent: The study's run, which may be still in the making.
         tags: Tags of every child run.
     """
 
-    def __init__(self, store: Store, parent_run_id: str, tags: Mapping[str, str]) -> None:
-        self._store = store
-        self._tags = {**tags, "mlflow.parentRunId": parent_run_id}
+    def __init__(self, parent: Future[StudyRun], tags: Mapping[str, str]) -> None:
+        self._parent = parent
+        self._tags = dict(tags)
         self._children: dict[int, _Child] = {}
         self._run_ids: dict[int, str] = {}
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -106,6 +110,11 @@ class RunWriter:
         """Gives a trial the metrics, outcome and end of `original`, which has ended."""
         self._calls.put(lambda: self._copy(trial, original))
 
+    def check(self) -> None:
+        """Raises why there is no study's run, if it could not be made."""
+        if self._parent.done():
+            self._parent.result()
+
     def close(self) -> None:
         """Sends what is left and returns when it is written.
 
@@ -114,15 +123,19 @@ class RunWriter:
         """
         self._calls.put(None)
         self._thread.join()
+        store = self._parent.result().store
         if self._error is not None:
             raise TrackingError(
-                f"the MLflow store must accept the record, got from {self._store.display_uri}: "
+                f"the MLflow store must accept the record, got from {store.display_uri}: "
                 f"{self._error}; {_trials(len(self._children))} not fully recorded"
             ) from self._error
         if self._fault is not None:
             raise self._fault
 
     def _work(self) -> None:
+        if self._parent.exception() is not None:
+            return
+        self._tags["mlflow.parentRunId"] = self._parent.result().run_id
         while (call := self._next()) is not None:
             try:
                 call()
@@ -207,7 +220,7 @@ class RunWriter:
     def _send(self, trial: int, child: _Child) -> None:
         from mlflow.entities import Param, RunTag
 
-        client = self._store.client
+        client = self._client
         if child.original is not None:
             self._fill_from(child, self._run_ids[child.original])
         if child.run_id is None:
@@ -225,9 +238,13 @@ class RunWriter:
             client.set_terminated(child.run_id, child.status, child.ended_ms)
             del self._children[trial]
 
+    @property
+    def _client(self) -> MlflowClient:
+        return self._parent.result().store.client
+
     def _create(self, child: _Child) -> str:
         """Creates a run, unless a try whose answer was lost has done so."""
-        client, experiment = self._store.client, self._store.experiment_id
+        client, experiment = self._client, self._parent.result().store.experiment_id
         if child.tried:
             parent, trial = child.tags["mlflow.parentRunId"], child.tags["trial"]
             query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial = '{trial}'"
@@ -239,7 +256,7 @@ class RunWriter:
         return str(run.info.run_id)
 
     def _fill_from(self, child: _Child, run_id: str) -> None:
-        client = self._store.client
+        client = self._client
         run = client.get_run(run_id)
         histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
         child.metrics = [metric for history in histories for metric in history]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
+from ray.tune.execution import tune_controller
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from mlops.cluster import Workers
 from mlops.data.dataset import Dataset
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
-from mlops.tracking.store import Store
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
 from mlops.tuning.progress import Progress
@@ -22,6 +24,7 @@ from mlops.tuning.search import PackSearch
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
 
 if TYPE_CHECKING:
+    from mlops.tracking.study_run import StudyRun
     from mlops.tuning.study import Plan
 
 
@@ -36,8 +39,7 @@ def search(
     packing: Packing,
     workers: Workers,
     rows: SharedRows,
-    store: Store,
-    run_id: str,
+    study_run: Future[StudyRun],
     title: str,
 ) -> Ledger:
     """Runs all trials of a study and records them.
@@ -47,15 +49,14 @@ def search(
         packing: How trials are divided into packs.
         workers: What trains them.
         rows: The training and validation rows.
-        store: Where to record.
-        run_id: The study's run.
+        study_run: Where to record; it may be still in the making.
         title: What the progress display is headed.
 
     Returns:
         The table of trials and the best one's weights.
 
     Raises:
-        TrackingError: If the record could not be written.
+        TrackingError: If the study's run could not be made, or the record not be written.
     """
     searcher = PackSearch(
         plan.space,
@@ -76,9 +77,10 @@ def search(
         device="cuda" if workers.gpus else "cpu",
     )
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
-    logger = StudyLogger(store, run_id, plan.name, plan.metric)
+    logger = StudyLogger(study_run, plan.name, plan.metric)
     ledger = Ledger(plan.metric, plan.max_evals)
     _quieten_tune(packing.packs_in_flight)
+    tune_controller._ActorClassCache = _PlainActorClasses
     with (
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,
         Progress(ledger, title) as progress,
@@ -89,6 +91,8 @@ def search(
                 name=plan.name,
                 search_alg=searcher,
                 num_samples=searcher.n_packs,
+                # Else Tune starts all that fit, and asks for packs before a worker is free.
+                max_concurrent_trials=workers.count if workers.more_fit else None,
                 resources_per_trial={"cpu": workers.cpus, "gpu": workers.gpus},
                 reuse_actors=True,
                 max_failures=plan.max_failures,
@@ -103,6 +107,20 @@ def search(
             logger.close()
             ledger.tracking_seconds = logger.seconds
     return ledger
+
+
+class _PlainActorClasses(_ActorClassCache):
+    """Actor classes without the environment variable that Tune adds for PyTorch Lightning.
+
+    Actors that want no environment get the processes that Ray has started in advance, which saves
+    1.2 s until the first trial.
+    """
+
+    def get(self, trainable_cls: type) -> Any:
+        """Makes an actor class, once."""
+        if trainable_cls not in self._cache:
+            self._cache[trainable_cls] = ray.remote(trainable_cls)
+        return self._cache[trainable_cls]
 
 
 def _quieten_tune(packs_in_flight: int) -> None:

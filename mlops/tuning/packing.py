@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from mlops.hyperparameters import Hyperparameters
+from mlops.nn.grouping import seconds_of_step
 from mlops.space import Choice, Int, SearchSpace
 
 # A searcher that hears of nothing before it has proposed everything is a random one.
@@ -17,6 +18,8 @@ ROUNDS_FROM_EVALS = 20
 MOST_MEMBERS = {"cpu": 48, "cuda": 256}
 # Float32 elements of one member's activations and weights past which wider packs stop paying.
 ELEMENTS_A_WORKER = {"cpu": 24 * 2**20, "cuda": 2**30}
+# Work, one trial after another, that is worth starting a worker for: that takes 5 s of a core.
+SECONDS_A_WORKER = 10.0
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,20 @@ def choose(
     return Packing(pack_size, workers + max(1, workers // 2))
 
 
-def most_workers(max_evals: int) -> int:
-    """Returns how many workers can train at once and leave the searcher its rounds."""
-    return max_evals // ROUNDS if max_evals >= ROUNDS_FROM_EVALS else max_evals
+def most_workers(max_evals: int, trial: Hyperparameters, n_rows: int, n_features: int) -> int:
+    """Returns how many workers leave the searcher its rounds and earn their start, at least one.
+
+    Args:
+        max_evals: Trials of the study.
+        trial: A configuration of ordinary size.
+        n_rows: Rows to train on.
+        n_features: Width of the input.
+    """
+    leaving_rounds = max_evals // ROUNDS if max_evals >= ROUNDS_FROM_EVALS else max_evals
+    steps = -(-n_rows // trial.batch_size) * trial.epochs
+    widths = (n_features, *trial.hidden_dims)
+    seconds = max_evals * steps * seconds_of_step(widths, trial.batch_size, 1)
+    return max(1, min(leaving_rounds, round(seconds / SECONDS_A_WORKER)))
 
 
 def _pays(

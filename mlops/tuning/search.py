@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -165,6 +166,12 @@ class PackSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Restores nothing: a study resumes from its MLflow record."""
+
+
+def import_searcher(algorithm: str) -> None:
+    """Imports what an algorithm needs, which takes about a second."""
+    if algorithm != "random":
+        importlib.import_module(f"ray.tune.search.{algorithm}")
 
 
 def _domain(entry: Any) -> Any:

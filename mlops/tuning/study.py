@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,26 +91,25 @@ def run(
         KeyboardInterrupt: If the user stopped it; what was done is recorded.
     """
     started = time.monotonic()
-    with (
-        ThreadPoolExecutor(max_workers=1) as background,
-        closing(cluster.Connection()) as connection,
-    ):
-        loading = background.submit(_load, data, plan.seed)
-        if data.path is not None:
-            loading.result()
-        ready = _make_ready(plan, loading, tracking, connection, background)
-        from mlops.tracking.study_run import StudyRun
-
-        with StudyRun(ready.store, plan.name, resolved, ready.parts) as study_run:
-            background.submit(_warm_up_model)
-            ledger = _search(plan, ready, study_run)
-            background.submit(connection.close)
+    with ExitStack() as stack:
+        connection = stack.enter_context(closing(cluster.Connection()))
+        background = ThreadPoolExecutor(max_workers=1)
+        stack.callback(background.shutdown, wait=False, cancel_futures=True)
+        ready = _make_ready(plan, data, tracking, connection, background)
+        beginning = background.submit(_begin, plan, ready, resolved)
+        background.submit(_warm_up_model)
+        with _ended(beginning):
+            ledger = _search(plan, ready, beginning)
+            study_run = beginning.result()
             study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+            if ledger.interrupted:
+                raise KeyboardInterrupt
+            background.submit(connection.close)
             logged = _log_best(ledger, ready, study_run, tracking.model_name)
     return {
         "study": plan.name,
         "run_id": study_run.run_id,
-        "tracking_uri": ready.store.display_uri,
+        "tracking_uri": study_run.store.display_uri,
         "trials": len(ledger.rows),
         "outcomes": ledger.outcomes(),
         **logged,
@@ -144,41 +143,55 @@ def _title(plan: Plan, parts: Parts) -> str:
 
 @dataclass(frozen=True)
 class _Ready:
-    """What a search needs and takes seconds to get."""
+    """What a search needs and takes seconds to get; the store may take some more."""
 
     parts: Parts
     encoder: FeatureEncoder
-    store: Store
     rows: SharedRows
-    n_features: int
     workers: cluster.Workers
+    packing: Packing
+    opening: Future[Store]
 
 
 def _make_ready(
     plan: Plan,
-    loading: Future[Parts],
+    data: DataSettings,
     tracking: TrackingSettings,
     connection: cluster.Connection,
     background: Executor,
 ) -> _Ready:
-    """Starts Ray while the preprocessing is fitted and later stages' libraries are imported."""
+    """Starts Ray while the table is read and later stages' libraries are imported."""
+    if data.path is None:
+        # Two imports at once take turns, and Ray's processes could be starting meanwhile.
+        importlib.import_module("ray")
+    loading = background.submit(_load, data, plan.seed)
+    if data.path is not None:
+        loading.result()
     preparing = background.submit(lambda: _prepare(loading.result()))
+    importing = background.submit(_import_search, plan)
     opening = background.submit(_open_store, tracking)
-    importing = background.submit(importlib.import_module, "mlops.tuning.execution")
     connection.open()
+    encoder, dataset = preparing.result()
+    n_rows, n_features = dataset.x_train.shape
     workers = cluster.workers(
         plan.workers,
         plan.cpus_per_worker,
         plan.gpus_per_worker,
-        at_most=packing.most_workers(plan.max_evals),
+        at_most=packing.most_workers(plan.max_evals, plan.default, n_rows, n_features),
     )
-    encoder, dataset = preparing.result()
-    store = opening.result()
     importing.result()
     from mlops.tuning.execution import share
 
-    rows = share(dataset)
-    return _Ready(loading.result(), encoder, store, rows, dataset.n_features, workers)
+    divided = _packing_of(plan, workers, n_features)
+    return _Ready(loading.result(), encoder, share(dataset), workers, divided, opening)
+
+
+def _import_search(plan: Plan) -> None:
+    importlib.import_module("mlops.tuning.execution")
+    if plan.space is not None:
+        from mlops.tuning.search import import_searcher
+
+        import_searcher(plan.algorithm)
 
 
 def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
@@ -201,28 +214,41 @@ def _warm_up_model() -> None:
     pictures.warm_up()
 
 
-def _search(plan: Plan, ready: _Ready, study_run: StudyRun) -> Ledger:
+def _begin(plan: Plan, ready: _Ready, resolved: Mapping[str, Any]) -> StudyRun:
+    from mlops.tracking.study_run import StudyRun
+
+    store = ready.opening.result()
+    return StudyRun(store, plan.name, resolved, ready.parts, asdict(ready.packing))
+
+
+@contextmanager
+def _ended(beginning: Future[StudyRun]) -> Iterator[None]:
+    """Ends the study's run, if it could be made, as what happens here ends."""
+    try:
+        yield
+    except BaseException as error:
+        if beginning.exception() is None:
+            beginning.result().end(error)
+        raise
+    beginning.result().end()
+
+
+def _search(plan: Plan, ready: _Ready, study_run: Future[StudyRun]) -> Ledger:
     from mlops.tuning.execution import search
 
-    divided = _packing_of(plan, ready)
-    study_run.log_packing(asdict(divided))
     title = _title(plan, ready.parts)
-    ledger = search(plan, divided, ready.workers, ready.rows, ready.store, study_run.run_id, title)
-    if ledger.interrupted:
-        study_run.log_trials([row.to_dict() for row in ledger.ordered()])
-        raise KeyboardInterrupt
-    return ledger
+    return search(plan, ready.packing, ready.workers, ready.rows, study_run, title)
 
 
-def _packing_of(plan: Plan, ready: _Ready) -> Packing:
+def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packing:
     widest = packing.widest_configuration(plan.space, plan.default) if plan.space else plan.default
     return packing.choose(
         plan.pack_size,
         max_evals=plan.max_evals,
-        workers=ready.workers.count,
+        workers=workers.count,
         widest=widest,
-        n_features=ready.n_features,
-        device="cuda" if ready.workers.gpus else "cpu",
+        n_features=n_features,
+        device="cuda" if workers.gpus else "cpu",
     )
 
 

@@ -58,7 +58,7 @@ def test_groups_are_estimated_no_dearer_than_all_together_or_each_alone(
         total = 0.0
         for group in groups:
             widths = map(max, zip(*(members[i].hidden_dims for i in group), strict=True))
-            total += grouping._seconds((20, *widths, 2), members[0].batch_size, len(group))
+            total += grouping.seconds_of_step((20, *widths, 2), members[0].batch_size, len(group))
         return total
 
     every = list(range(len(members)))
