@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, Outcome
+from mlops.tracking.batch import BATCH, log_batch
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from mlops.tracking.study_run import StudyRun
 
-# MLflow refuses larger batches.
-BATCH_METRICS = 1000
 # Seconds after which a trial under way is shown, and after which a failed write is tried again.
 FLUSH_SECONDS = 5.0
 RETRY_SECONDS = 1.0
@@ -55,7 +54,7 @@ class _Child:
         return (
             self.status is not None
             or self.original is not None
-            or len(self.metrics) >= BATCH_METRICS
+            or len(self.metrics) >= BATCH
             or now - self.waiting_since > FLUSH_SECONDS
         )
 
@@ -225,14 +224,13 @@ class RunWriter:
             self._fill_from(child, self._run_ids[child.original])
         if child.run_id is None:
             child.run_id = self._run_ids[trial] = self._create(child)
-        params = [Param(name, text) for name, text in child.params.items()]
-        tags = [RunTag(name, text) for name, text in child.tags.items()]
-        while child.metrics or params or tags:
-            batch = child.metrics[:BATCH_METRICS]
-            client.log_batch(child.run_id, batch, params, tags)
+        while child.metrics or child.params or child.tags:
+            batch = child.metrics[:BATCH]
+            params = [Param(name, text) for name, text in child.params.items()]
+            tags = [RunTag(name, text) for name, text in child.tags.items()]
+            log_batch(client, child.run_id, batch, params, tags)
             del child.metrics[: len(batch)]
             child.params, child.tags = {}, {}
-            params, tags = [], []
         child.waiting_since = time.monotonic()
         if child.status is not None:
             client.set_terminated(child.run_id, child.status, child.ended_ms)

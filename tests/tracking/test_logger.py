@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ray.air.integrations.mlflow import MLflowLoggerCallback
+from study_harness import made
 
 from mlops.errors import TrackingError
 from mlops.hyperparameters import NAMES, Hyperparameters
@@ -86,7 +87,7 @@ def parent(module_store: Store) -> str:
 
 @pytest.fixture
 def logger(module_store: Store, parent: str) -> StudyLogger:
-    return StudyLogger(module_store, parent, "tune-1", "val_accuracy")
+    return StudyLogger(made(module_store, parent), "tune-1", "val_accuracy")
 
 
 class Tune:
@@ -357,7 +358,7 @@ def test_tunes_loop_is_not_held_up_by_a_dead_store(
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.02)
     dead = replace(module_store)
     vars(dead)["client"] = Nobody()
-    tune = Tune(StudyLogger(dead, parent, "tune-1", "val_accuracy"))
+    tune = Tune(StudyLogger(made(dead, parent), "tune-1", "val_accuracy"))
     started = time.monotonic()
     for n in range(20):
         one = pack(n, n)

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from study_harness import made
 
 from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
@@ -54,6 +56,11 @@ class Client:
     ) -> None:
         self._client, self._before, self._after = client, before, after
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    @property
+    def _tracking_client(self) -> Any:
+        """Not an SQL store, so that metrics take the same way as to a server."""
+        return SimpleNamespace(store=None)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._client, name)
@@ -140,7 +147,7 @@ def assert_study(store: Store, parent: str, trials: int = 3, epochs: int = 4) ->
 
 def test_a_trial_is_a_run(module_store: Store, parent: str) -> None:
     before = time.time()
-    writer = RunWriter(module_store, parent, {"study": "one"})
+    writer = RunWriter(made(module_store, parent), {"study": "one"})
     writer.start(7, PARAMS, {"pack": "2"})
     writer.record(records(7, 3))
     writer.record(records(7, 5, first=4))
@@ -182,7 +189,7 @@ def test_a_trial_is_a_run(module_store: Store, parent: str) -> None:
 def test_outcomes_are_told_apart(
     outcome: Outcome, reason: str | None, status: str, module_store: Store, parent: str
 ) -> None:
-    writer = RunWriter(module_store, parent, {})
+    writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {})
     writer.end(0, outcome, reason)
     writer.close()
@@ -194,7 +201,7 @@ def test_outcomes_are_told_apart(
 
 def test_a_trial_costs_three_requests(module_store: Store, parent: str) -> None:
     client = Client(module_store.client)
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer, trials=4, epochs=50)
     writer.close()
     assert sorted(client.names()) == sorted(["create_run", "log_batch", "set_terminated"] * 4)
@@ -206,7 +213,7 @@ def test_batches_are_no_larger_than_mlflow_takes(
     epochs: int, module_store: Store, parent: str
 ) -> None:
     client = Client(module_store.client)
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer, trials=2, epochs=epochs)
     writer.close()
     sizes = [len(given[1]) for name, given in client.calls if name == "log_batch"]
@@ -219,7 +226,7 @@ def test_a_long_trial_is_shown_while_it_runs(
     module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0.05)
-    writer = RunWriter(module_store, parent, {})
+    writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {"pack": "0"})
     writer.record(records(0, 3))
     deadline = time.monotonic() + 20
@@ -239,7 +246,7 @@ def test_a_long_trial_is_shown_while_it_runs(
 def test_a_duplicate_gets_everything_of_its_original(
     outcome: Outcome, epochs: int, module_store: Store, parent: str
 ) -> None:
-    writer = RunWriter(module_store, parent, {"study": "one"})
+    writer = RunWriter(made(module_store, parent), {"study": "one"})
     writer.start(0, PARAMS, {"pack": "0"})
     writer.start(1, PARAMS, {"pack": "0", "duplicate_of": "0"})
     writer.record(records(0, epochs))
@@ -267,7 +274,7 @@ def test_a_duplicate_gets_everything_of_its_original(
 
 
 def test_a_loss_that_is_no_number_is_recorded(module_store: Store, parent: str) -> None:
-    writer = RunWriter(module_store, parent, {})
+    writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {})
     writer.start(1, PARAMS, {"duplicate_of": "0"})
     broken = {**records(0, 1)[0], "train_loss": float("nan"), "val_loss": float("inf")}
@@ -284,7 +291,7 @@ def test_a_loss_that_is_no_number_is_recorded(module_store: Store, parent: str) 
 
 
 def test_a_writer_of_nothing(module_store: Store, parent: str) -> None:
-    writer = RunWriter(module_store, parent, {})
+    writer = RunWriter(made(module_store, parent), {})
     writer.close()
     assert children(module_store, parent) == {}
     assert writer.seconds < 1
@@ -292,7 +299,7 @@ def test_a_writer_of_nothing(module_store: Store, parent: str) -> None:
 
 def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: str) -> None:
     client = Client(module_store.client, before=lambda name: time.sleep(0.2))
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     started = time.monotonic()
     for trial in range(3):
         writer.start(trial, PARAMS, {"pack": "0"})
@@ -314,7 +321,7 @@ def test_a_store_that_comes_back_has_lost_nothing(
 ) -> None:
     interfere = failing(times) if name == "any" else failing(times, name)
     client = Client(module_store.client, before=interfere)
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer)
     writer.close()
     assert_study(module_store, parent)
@@ -324,7 +331,7 @@ def test_a_store_that_comes_back_has_lost_nothing(
 @pytest.mark.parametrize("name", ["get_run", "get_metric_history"])
 def test_a_copy_waits_for_the_store_too(name: str, module_store: Store, parent: str) -> None:
     client = Client(module_store.client, before=failing(3, name))
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     writer.start(0, PARAMS, {})
     writer.start(1, PARAMS, {"duplicate_of": "0"})
     writer.record(records(0, 3))
@@ -342,7 +349,7 @@ def test_an_answer_that_is_lost_does_not_double_the_record(
 ) -> None:
     """The store has done what it was asked, and the line breaks before it says so."""
     client = Client(module_store.client, after=failing(2, name))
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer, epochs=450)
     writer.close()
     assert_study(module_store, parent, epochs=450)
@@ -350,7 +357,7 @@ def test_an_answer_that_is_lost_does_not_double_the_record(
 
 def test_a_lost_answer_to_create_run_leaves_no_second_run(module_store: Store, parent: str) -> None:
     client = Client(module_store.client, after=failing(1, "create_run"))
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer)
     writer.close()
     assert_study(module_store, parent)
@@ -361,7 +368,7 @@ def test_the_store_is_left_alone_between_two_tries(
 ) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.2)
     client = Client(module_store.client, before=failing(2, "create_run"))
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     started = time.monotonic()
     for trial in range(50):
         writer.start(trial, PARAMS, {})
@@ -391,7 +398,7 @@ def test_a_store_that_is_dead_is_said_so_at_the_end(
 ) -> None:
     monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.3)
     client = Client(module_store.client, before=interfere)
-    writer = RunWriter(through(module_store, client), parent, {})
+    writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer)
     started = time.monotonic()
     with pytest.raises(TrackingError) as caught:
@@ -410,7 +417,7 @@ def test_the_error_shows_no_password(
     monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.0)
     client = Client(module_store.client, before=failing(float("inf")))
     guarded = replace(module_store, uri="postgresql://me:secret@db/mlflow")
-    writer = RunWriter(through(guarded, client), parent, {})
+    writer = RunWriter(made(through(guarded, client), parent), {})
     write_study(writer, trials=1)
     with pytest.raises(TrackingError) as caught:
         writer.close()
@@ -424,7 +431,7 @@ def test_one_run_that_is_refused_does_not_hold_up_the_others(
     """Somebody deletes a run of the study under way."""
     monkeypatch.setattr(writer_module, "FLUSH_SECONDS", 0.02)
     monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.3)
-    writer = RunWriter(module_store, parent, {})
+    writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {"pack": "0"})
     writer.record(records(0, 1))
     deadline = time.monotonic() + 20
@@ -448,7 +455,7 @@ def test_one_run_that_is_refused_does_not_hold_up_the_others(
 
 def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str) -> None:
     """Whatever ends the thread, `close` does not say that all is written."""
-    writer = RunWriter(module_store, parent, {})
+    writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {"pack": "0"})
     writer.record(records(5, 1))  # a trial that was never started
     writer.end(0, Outcome.COMPLETED)
