@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,7 +97,7 @@ def run(
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
         ready = _make_ready(plan, data, tracking, connection, background)
         beginning = background.submit(_begin, plan, ready, resolved)
-        background.submit(_warm_up_model)
+        warming = background.submit(_warm_up_model)
         with _ended(beginning):
             ledger = _search(plan, ready, beginning)
             study_run = beginning.result()
@@ -105,6 +105,8 @@ def run(
             if ledger.interrupted:
                 raise KeyboardInterrupt
             background.submit(connection.close)
+            # torch exports one network at a time.
+            wait([warming])
             logged = _log_best(ledger, ready, study_run, tracking.model_name)
     return {
         "study": plan.name,
