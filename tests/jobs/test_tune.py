@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,13 @@ def test_other_searchers(store: Store, algorithm: str) -> None:
 def test_one_trial_a_worker(store: Store) -> None:
     result = study("--max_evals", 3, "--pack_size", 1)
     assert [int(run.data.tags["pack"]) for run in children(store, result["run_id"])] == [0, 1, 2]
+
+
+def test_one_worker_when_asked_for_where_two_fit(store: Store) -> None:
+    result = study("--max_evals", 8, "--pack_size", 1, "--epochs", 40, "--resources.workers", 1)
+    runs = [run.info for run in children(store, result["run_id"])]
+    assert [run.status for run in runs] == ["FINISHED"] * 8
+    assert all(before.end_time <= after.start_time for before, after in pairwise(runs))
 
 
 def test_train_is_a_study_of_one(store: Store) -> None:

@@ -8,7 +8,14 @@ import pytest
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.space import SearchSpace
-from mlops.tuning.packing import MOST_MEMBERS, ROUNDS, Packing, choose, widest_configuration
+from mlops.tuning.packing import (
+    MOST_MEMBERS,
+    ROUNDS,
+    Packing,
+    choose,
+    most_workers,
+    widest_configuration,
+)
 
 NARROW = Hyperparameters(hidden_dims=(64, 32), batch_size=32)
 MEDIUM = Hyperparameters(hidden_dims=(256, 256), batch_size=256)
@@ -143,3 +150,14 @@ def test_widest_configuration(
     widest = widest_configuration(SearchSpace.parse(spec), Hyperparameters())
     assert widest.hidden_dims == widths
     assert widest.batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("max_evals", "n_rows", "expected"),
+    [(1, 10**6, 1), (20, 640, 1), (200, 640, 6), (20, 64_000, 5), (19, 10**6, 19), (4, 10**6, 4)],
+)
+def test_workers_earn_their_start_and_leave_rounds(
+    max_evals: int, n_rows: int, expected: int
+) -> None:
+    trial = Hyperparameters(hidden_dims=(64, 32), batch_size=32, epochs=50)
+    assert most_workers(max_evals, trial, n_rows, n_features=20) == expected
