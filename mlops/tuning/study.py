@@ -104,7 +104,6 @@ def run(
             study_run.log_trials([row.to_dict() for row in ledger.ordered()])
             if ledger.interrupted:
                 raise KeyboardInterrupt
-            background.submit(connection.close)
             # torch exports one network at a time.
             wait([warming])
             logged = _log_best(ledger, ready, study_run, tracking.model_name)
