@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,12 +36,12 @@ class Connection:
     """
 
     def __init__(self) -> None:
-        self._close = threading.Lock()
+        # Before anything imports Ray.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._opened = False
 
     def open(self) -> None:
         """Connects."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
         if ray.is_initialized():
@@ -57,13 +56,12 @@ class Connection:
         self._opened = True
 
     def close(self) -> None:
-        """Disconnects; a cluster started here ends. Harmless when repeated, from any thread."""
-        with self._close:
-            if self._opened:
-                import ray
+        """Disconnects; a cluster started here ends. Harmless when repeated."""
+        if self._opened:
+            import ray
 
-                ray.shutdown()
-                self._opened = False
+            ray.shutdown()
+            self._opened = False
 
 
 def workers(
