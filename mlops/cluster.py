@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -56,11 +57,18 @@ class Connection:
         self._opened = True
 
     def close(self) -> None:
-        """Disconnects; a cluster started here ends. Harmless when repeated."""
+        """Disconnects; a cluster started here ends. Harmless when repeated.
+
+        Other threads may go on meanwhile, as long as they hold nothing of Ray's.
+        """
         if self._opened:
             import ray
 
+            # Garbage may hold references to objects of Ray's. Let no other thread collect it now:
+            # a reference dropped while Ray shuts down ends the process.
+            gc.freeze()
             ray.shutdown()
+            gc.unfreeze()
             self._opened = False
 
 
