@@ -20,13 +20,11 @@ class Workers:
         count: How many train at the same time.
         cpus: Cores a worker.
         gpus: GPUs a worker, 0 for none.
-        more_fit: Whether the cluster has room for more of them.
     """
 
     count: int
     cpus: float
     gpus: float
-    more_fit: bool
 
 
 class Connection:
@@ -101,4 +99,4 @@ def workers(
             f"resources: {max(wanted, 1)} workers of {cpus:g} cores and {gpus:g} GPUs must fit "
             f"the cluster, got {have}; ask for less, or for workers: auto"
         )
-    return Workers(wanted, cpus, gpus, more_fit=wanted < fitting)
+    return Workers(wanted, cpus, gpus)

@@ -63,6 +63,7 @@ def search(
         plan.default,
         max_evals=plan.max_evals,
         packing=packing,
+        workers=workers.count,
         algorithm=plan.algorithm,
         initial_points=plan.initial_points,
         mode=METRICS[plan.metric],
@@ -79,7 +80,7 @@ def search(
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
     logger = StudyLogger(study_run, plan.name, plan.metric)
     ledger = Ledger(plan.metric, plan.max_evals)
-    _quieten_tune(packing.packs_in_flight)
+    _set_up_tune(workers.count)
     tune_controller._ActorClassCache = _PlainActorClasses
     with (
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,
@@ -91,8 +92,6 @@ def search(
                 name=plan.name,
                 search_alg=searcher,
                 num_samples=searcher.n_packs,
-                # Else Tune starts all that fit, and asks for packs before a worker is free.
-                max_concurrent_trials=workers.count if workers.more_fit else None,
                 resources_per_trial={"cpu": workers.cpus, "gpu": workers.gpus},
                 reuse_actors=True,
                 max_failures=plan.max_failures,
@@ -123,12 +122,15 @@ class _PlainActorClasses(_ActorClassCache):
         return self._cache[trainable_cls]
 
 
-def _quieten_tune(packs_in_flight: int) -> None:
-    """Leaves the record to MLflow: no result files, no snapshots, no notes on their absence."""
+def _set_up_tune(workers: int) -> None:
+    """Lets all workers start at once, and leaves the record to MLflow.
+
+    No result files, no snapshots, no notes on their absence.
+    """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(packs_in_flight)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
     os.environ["TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "1e9"
     for name in ("ray.tune", "ray.tune.tune", "ray.tune.analysis", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -53,6 +53,8 @@ class PackSearch(Searcher):
     trials however its workers' timing falls. A configuration proposed before is numbered and
     recorded, but not trained again. A trial without a score counts as the worst.
 
+    Tune gets as many packs as workers can train at once; the next one is proposed while they do.
+
     Tune sees one trial a pack, with the config
     `{"pack": n, "trials": [{"number", "params", "duplicate_of"}, ...]}`.
 
@@ -61,6 +63,7 @@ class PackSearch(Searcher):
         default: Trial 0, and the values of what the space leaves out.
         max_evals: Trials of the study.
         packing: Pack size and packs in flight.
+        workers: Packs trained at the same time.
         algorithm: One of `SEARCHERS`.
         initial_points: Random trials before the algorithm models anything.
         mode: "max" or "min": which scores are better.
@@ -74,6 +77,7 @@ class PackSearch(Searcher):
         *,
         max_evals: int,
         packing: Packing,
+        workers: int,
         algorithm: str = "hyperopt",
         initial_points: int = 10,
         mode: str = "max",
@@ -81,7 +85,7 @@ class PackSearch(Searcher):
     ) -> None:
         super().__init__()
         self._space, self._default = space, default
-        self._max_evals, self._packing = max_evals, packing
+        self._max_evals, self._packing, self._workers = max_evals, packing, workers
         self._direction = mode
         self._searcher: Searcher | None = None
         self._told_default = False
@@ -92,6 +96,7 @@ class PackSearch(Searcher):
             make = SEARCHERS[algorithm]
             self._searcher = make(domains, mode, initial_points, [first] if first else [], seed)
         self._packs: list[_Pack] = []
+        self._next: dict[str, Any] | None = None
         self._packs_told = 0
         self._pack_of: dict[str, int] = {}
         self._proposals = _Proposals()
@@ -108,18 +113,16 @@ class PackSearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Proposes the next pack; None while the packs it depends on are under way."""
-        n = len(self._packs)
-        if n == self.n_packs:
-            return Searcher.FINISHED
-        if not self._tell_up_to(n - self._packing.packs_in_flight):
+        """Returns the next pack; None while all workers have one or it depends on one under way."""
+        if self._next is None:
+            if len(self._packs) == self.n_packs:
+                return Searcher.FINISHED
+            self._next = self._propose_pack(len(self._packs))
+        if self._next is None or len(self._pack_of) >= self._workers:
             return None
-        first = n * self._packing.pack_size
-        numbers = range(first, min(first + self._packing.pack_size, self._max_evals))
-        trials = [self._proposals.add(self._propose(number)) for number in numbers]
-        self._packs.append(_Pack(list(numbers)))
-        self._pack_of[trial_id] = n
-        return {"pack": n, "trials": trials}
+        pack, self._next = self._next, None
+        self._pack_of[trial_id] = pack["pack"]
+        return pack
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -127,6 +130,15 @@ class PackSearch(Searcher):
         """Notes the scores of a pack that has ended; they are told when their turn comes."""
         scores = dict((result or {}).get("scores") or [])
         self._packs[self._pack_of.pop(trial_id)].scores = scores
+
+    def _propose_pack(self, n: int) -> dict[str, Any] | None:
+        if not self._tell_up_to(n - self._packing.packs_in_flight):
+            return None
+        first = n * self._packing.pack_size
+        numbers = range(first, min(first + self._packing.pack_size, self._max_evals))
+        trials = [self._proposals.add(self._propose(number)) for number in numbers]
+        self._packs.append(_Pack(list(numbers)))
+        return {"pack": n, "trials": trials}
 
     def _propose(self, number: int) -> dict[str, Any]:
         default = self._default.to_dict()

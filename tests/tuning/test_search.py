@@ -59,6 +59,7 @@ def make(
     default: Hyperparameters = DEFAULT,
     **options: Any,
 ) -> PackSearch:
+    options = {"workers": packing.packs_in_flight, **options}
     return PackSearch(
         space, default, max_evals=max_evals, packing=packing, algorithm=algorithm, **options
     )
@@ -209,6 +210,7 @@ def test_telling_early_would_change_the_search(algorithm: str) -> None:
             return all(pack.scores is not None for pack in self._packs[: last + 1])
 
     options: dict[str, Any] = {"max_evals": 36, "packing": Packing(3, 3), "initial_points": 5}
+    options["workers"] = 3
     studies = [
         drive(Eager(SPACE, DEFAULT, algorithm=algorithm, **options), order=random.Random(shuffle))
         for shuffle in range(4)
@@ -307,6 +309,27 @@ def test_it_waits_for_the_pack_l_before_and_for_no_other(in_flight: int) -> None
         assert isinstance(pack, dict)
         assert pack["pack"] == in_flight + n
     assert search.suggest("next") is None
+
+
+def test_every_worker_has_one_pack_and_the_next_is_proposed_meanwhile(
+    recorded: Callable[..., tuple[PackSearch, Recorder]],
+) -> None:
+    space = SearchSpace.parse({"epochs": {"int": [1, 100]}})
+    points = [{"epochs": 50}, *({"epochs": n} for n in range(1, 12))]
+    search, recorder = recorded(points, space, max_evals=6, packing=Packing(1, 3), workers=2)
+    assert [search.suggest(name)["pack"] for name in ("a", "b")] == [0, 1]
+    assert search.suggest("c") is None
+    assert recorder.events == [("asked", 0), ("asked", 1), ("asked", 2)]
+    assert search.suggest("c") is None
+    search.on_trial_complete("b", {"scores": [[1, 0.25]]})
+    pack = search.suggest("c")
+    assert isinstance(pack, dict) and pack["pack"] == 2
+    assert search.suggest("d") is None
+    assert recorder.events == [("asked", 0), ("asked", 1), ("asked", 2)]
+    search.on_trial_complete("c", error=True)
+    assert search.suggest("d") is None
+    search.on_trial_complete("a", {"scores": [[0, 0.5]]})
+    assert [search.suggest(name)["pack"] for name in ("d", "e")] == [3, 4]
 
 
 @pytest.mark.parametrize(
