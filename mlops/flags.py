@@ -46,6 +46,8 @@ def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "
     unknown: list[str] = []
 
     def parse(parser: argparse.ArgumentParser, args: Any, namespace: Any = None) -> Any:
+        for action in parser._actions:
+            action.help = (action.help or "").replace(" (default: None)", "")
         known, rest = parser.parse_known_args(args, namespace)
         unknown.extend(rest)
         if known.config is not None:

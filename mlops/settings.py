@@ -71,6 +71,10 @@ class DataSettings(_Section):
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
         given = [name for name in ("path", "sklearn", "openml") if getattr(self, name) is not None]
+        if self.target is not None and not given:
+            raise ValueError(
+                f"target must come with a table, got {self.target!r} alone; add --data.path FILE"
+            )
         if len(given) > 1:
             raise ValueError(
                 f"must name one source, got {' and '.join(given)}; leave all but one out"
@@ -238,7 +242,7 @@ class TuneSettings(_Study):
         value = {name: number(given) if name in REALS else given for name, given in value.items()}
         for name, given in value.items():
             if name not in NAMES:
-                problems.append(f"defaults.{name}: must be one of {', '.join(NAMES)}")
+                problems.append(f"defaults.{name}: must be one of {', '.join(NAMES)}, got {name!r}")
             elif problem := problem_with(name, given):
                 problems.append(f"defaults.{name}: {problem}")
         if problems:

@@ -350,6 +350,12 @@ PROBLEMS: dict[str, tuple[str, str | None, list[str], str]] = {
         ["--data.path", "a.csv"],
         "data: must name the column to predict, got none; add --data.target COLUMN",
     ),
+    "target alone": (
+        "tune",
+        None,
+        ["--data.target", "label"],
+        "data: target must come with a table, got 'label' alone; add --data.path FILE",
+    ),
     "test table alone": (
         "tune",
         "data: {test_path: b.csv}",

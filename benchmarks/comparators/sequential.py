@@ -4,7 +4,7 @@
 
 The last line of stdout is a JSON object. Settings a user might vary, and the one taken here:
 
-- torch threads: 1. Measured: with 2 threads on 2 cores the same trials took 10 to 50% longer; the
+- torch threads: 1. Measured: with 2 threads on 2 cores the same trials took 7 to 48% longer; the
   matrices are too small to share out.
 - per-epoch metrics go through one `log_metrics` call an epoch, not one `log_metric` a value.
 """

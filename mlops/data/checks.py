@@ -33,7 +33,7 @@ class CheckedTable:
 
 
 def check_table(raw: RawTable, target: str, fewest_rows: int) -> CheckedTable:
-    """Check a table to learn from.
+    """Checks a table to learn from.
 
     Args:
         raw: The table as read.
@@ -57,7 +57,7 @@ def check_table(raw: RawTable, target: str, fewest_rows: int) -> CheckedTable:
 
 
 def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> CheckedTable:
-    """Check a table that is the test part of another one, and put its columns in the other's order.
+    """Checks a table that is another's test part, and puts its columns in the other's order.
 
     Columns the training table lacks are left out.
     """
@@ -82,14 +82,14 @@ def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> Chec
 
 
 def empty_columns(features: pd.DataFrame, rows: np.ndarray) -> list[str]:
-    """Name the columns without a value in these rows ([N] int64), one line each."""
+    """Names the columns without a value in these rows ([N] int64), one line each."""
     gaps = {name: features[name].isna().to_numpy() for name in features}
     empty = [name for name, gap in gaps.items() if gap.sum() >= len(rows) and gap[rows].all()]
     return [all_missing(name) for name in empty]
 
 
 def digest_of(*tables: CheckedTable) -> str:
-    """Return 16 hex digits that are equal for equal content.
+    """Returns 16 hex digits that are equal for equal content.
 
     Names, cells and their order count; how a column of numbers or text was stored does not.
     """
@@ -123,7 +123,7 @@ def _column_problems(column: pd.Series) -> list[str]:
 
 
 def _test_column_problems(column: pd.Series, training: pd.Series) -> list[str]:
-    """Check that a test column can be encoded by what the training column taught; gaps are fine."""
+    """Checks that what the training column taught can encode a test column; gaps are fine."""
     name = str(column.name)
     try:
         if kind_of(name, training.array) == "numeric":

@@ -48,7 +48,7 @@ _INFERRED_KINDS: dict[str, Kind] = {
 
 
 def kind_of(name: str, values: Any) -> Kind:
-    """Tell whether a column holds numbers or categories.
+    """Tells whether a column holds numbers or categories.
 
     Booleans are categories, because a boolean column with gaps is read as objects and both must be
     encoded alike. An object column counts as what its cells are.
@@ -82,7 +82,7 @@ def kind_of(name: str, values: Any) -> Kind:
 
 
 def as_numbers(name: str, values: Any) -> np.ndarray:
-    """Read the cells of a numeric column, whatever type pandas gave them.
+    """Reads the cells of a numeric column, whatever type pandas gave them.
 
     Text that spells a number is that number and text in `MISSING_TEXTS` is a gap, so that a row
     sent as text is understood like the same row in a CSV file.
@@ -135,7 +135,7 @@ def _parse_numbers(name: str, cells: np.ndarray) -> np.ndarray:
 
 
 def as_levels(name: str, values: Any) -> tuple[np.ndarray, list[str]]:
-    """Read the cells of a categorical column as codes into the texts of its levels.
+    """Reads the cells of a categorical column as codes into the texts of its levels.
 
     Args:
         name: The column's name, for the error.
@@ -178,19 +178,19 @@ def _object_levels(name: str, cells: np.ndarray) -> tuple[np.ndarray, list[str]]
 
 
 def level_text(value: Any) -> str:
-    """Name a level by text, whatever type it was read as: 1 and 1.0 are both `1`."""
+    """Names a level by text, whatever type it was read as: 1 and 1.0 are both `1`."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value)
 
 
 def all_missing(name: str) -> str:
-    """Phrase the error of a column without a value."""
+    """Phrases the error of a column without a value."""
     return f"column `{name}` must have a value in some training row, got none; drop the column"
 
 
 def some_of(values: list[Any], most: int = 5) -> str:
-    """List the first distinct values for an error message: `'a', 'b' and 7 more`."""
+    """Lists the first distinct values for an error message: `'a', 'b' and 7 more`."""
     distinct = list(dict.fromkeys(_shortened(value) for value in values))
     shown = ", ".join(distinct[:most])
     return shown if len(distinct) <= most else f"{shown} and {len(distinct) - most} more"

@@ -35,7 +35,7 @@ class Dataset:
 
 
 def fit_encoder(parts: Parts) -> FeatureEncoder:
-    """Fit the preprocessing on the training part, without copying it.
+    """Fits the preprocessing on the training part, without copying it.
 
     Raises:
         TableError: A column has no value in the training part.
@@ -44,7 +44,7 @@ def fit_encoder(parts: Parts) -> FeatureEncoder:
 
 
 def encode(parts: Parts, encoder: FeatureEncoder) -> Dataset:
-    """Encode the training and validation parts straight from the shared table.
+    """Encodes the training and validation parts straight from the shared table.
 
     The raw table stays alive as long as `parts` does. On large tables take `parts.test.frame` and
     drop `parts` once this has returned.

@@ -43,7 +43,7 @@ class NumericColumn:
 
     @classmethod
     def fit(cls, name: str, values: Any) -> NumericColumn:
-        """Learn the statistics of `values` ([N] extension array).
+        """Learns the statistics of `values` ([N] extension array).
 
         Raises:
             TableError: A cell is no finite number, or every cell is missing.
@@ -77,7 +77,7 @@ class Standardizer:
         self._scales = np.array([column.scale for column in columns], dtype=np.float64)
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
-        """Standardize `numbers` ([N, k] float64, NaN for a gap) in place and return them."""
+        """Standardizes `numbers` ([N, k] float64, NaN for a gap) in place and returns them."""
         np.copyto(numbers, self._medians, where=np.isnan(numbers))
         with np.errstate(over="ignore"):
             numbers -= self._means
@@ -101,7 +101,7 @@ class CategoricalColumn:
 
     @classmethod
     def fit(cls, name: str, values: Any, max_levels: int = MAX_LEVELS) -> CategoricalColumn:
-        """Learn the `max_levels` most frequent levels of `values` ([N] extension array).
+        """Learns the `max_levels` most frequent levels of `values` ([N] extension array).
 
         Raises:
             TableError: Every cell is missing.
@@ -124,7 +124,7 @@ class CategoricalColumn:
         return len(self.levels) + self.missing + self.other
 
     def write(self, values: Any, out: np.ndarray) -> None:
-        """Encode `values` ([N] extension array) into `out`: [N, width] float32, zeros."""
+        """Encodes `values` ([N] extension array) into `out`: [N, width] float32, zeros."""
         codes, texts = as_levels(self.name, values)
         outputs = [self._outputs.get(text, self._other_output) for text in texts]
         # The last entry is where code -1, a gap, points.

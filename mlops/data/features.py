@@ -38,7 +38,7 @@ class FeatureEncoder:
     def fit(
         cls, frame: pd.DataFrame, rows: np.ndarray | None = None, *, max_levels: int = MAX_LEVELS
     ) -> FeatureEncoder:
-        """Learn the preprocessing of every column of `frame`.
+        """Learns the preprocessing of every column of `frame`.
 
         Args:
             frame: Raw feature columns.
@@ -71,7 +71,7 @@ class FeatureEncoder:
         return sum(column.width for column in self.columns)
 
     def transform(self, frame: pd.DataFrame, rows: np.ndarray | None = None) -> np.ndarray:
-        """Encode rows of a raw table; columns the encoder does not know are ignored.
+        """Encodes rows of a raw table; columns the encoder does not know are ignored.
 
         Args:
             frame: Raw columns, in any order.
@@ -94,7 +94,7 @@ class FeatureEncoder:
         return out
 
     def transform_records(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Encode rows given as JSON objects, as an endpoint receives them.
+        """Encodes rows given as JSON objects, as an endpoint receives them.
 
         The codes are those of `transform`, without the cost of making a frame. Every row must have
         every column, with null where there is no value, so that a misspelt name does not pass for a
@@ -126,7 +126,7 @@ class FeatureEncoder:
             )
 
     def _write(self, cells: Mapping[str, Any], out: np.ndarray) -> None:
-        """Encode an array of cells for each column into `out`: [N, width] float32, zeros."""
+        """Encodes an array of cells for each column into `out`: [N, width] float32, zeros."""
         numbers = np.empty((len(out), len(self._numeric)))
         problems = []
         for place, column in enumerate(self._numeric):
@@ -163,7 +163,7 @@ class FeatureEncoder:
         return Standardizer(self._numeric)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole state as JSON values."""
+        """Returns the whole state as JSON values."""
         columns = [{"kind": column.kind, **asdict(column)} for column in self.columns]
         for column in columns:
             if column["kind"] == "categorical":
@@ -172,7 +172,7 @@ class FeatureEncoder:
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> FeatureEncoder:
-        """Rebuild an encoder from `to_json`'s value.
+        """Rebuilds an encoder from `to_json`'s value.
 
         Raises:
             TableError: The value is of another format or damaged.

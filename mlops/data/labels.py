@@ -17,7 +17,7 @@ MANY_LABELS_SHARE = 0.05
 
 
 def read_labels(values: Any) -> tuple[np.ndarray, list[Label]]:
-    """Turn a target column into codes and sorted labels.
+    """Turns a target column into codes and sorted labels.
 
     Labels are plain JSON values: text stays text, booleans stay booleans, whole numbers are
     integers even where they were read as floats (`1.0` is class 1). Labels of several kinds become
@@ -43,7 +43,7 @@ def read_labels(values: Any) -> tuple[np.ndarray, list[Label]]:
 def target_problems(
     name: str, codes: np.ndarray, labels: list[Label], fewest_rows: int
 ) -> list[str]:
-    """Check that a target can be learned.
+    """Checks that a target can be learned.
 
     Args:
         name: The target column.
@@ -92,7 +92,7 @@ def target_problems(
 
 
 def _is_continuous(labels: list[Label], n_rows: int) -> bool:
-    """Tell a measured number from classes that are written as numbers.
+    """Tells a measured number from classes that are written as numbers.
 
     Fractions are seldom class names, so many of them are enough; whole numbers may be (product 1 to
     500), unless there is a new one every 20 rows.

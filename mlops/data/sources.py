@@ -41,7 +41,7 @@ class RawTable:
 
 
 def read_file(path: str | Path) -> RawTable:
-    """Read a `.csv` file (UTF-8, commas, a header line) or a `.parquet` file.
+    """Reads a `.csv` file (UTF-8, commas, a header line) or a `.parquet` file.
 
     Raises:
         TableError: The file is missing, unreadable, empty, of another kind, or names columns badly.
@@ -69,7 +69,7 @@ def read_file(path: str | Path) -> RawTable:
 
 
 def read_sklearn(name: str) -> RawTable:
-    """Load one of the tables that come with scikit-learn (`SKLEARN_TABLES`).
+    """Loads one of the tables that come with scikit-learn (`SKLEARN_TABLES`).
 
     Raises:
         TableError: There is no such table.
@@ -88,7 +88,7 @@ def read_sklearn(name: str) -> RawTable:
 
 
 def read_openml(number: int) -> RawTable:
-    """Fetch a table from OpenML; scikit-learn keeps it in its cache folder.
+    """Fetches a table from OpenML; scikit-learn keeps it in its cache folder.
 
     Raises:
         TableError: The table does not exist, cannot be fetched, or is damaged.
@@ -109,7 +109,7 @@ def read_openml(number: int) -> RawTable:
 
 
 def read_synthetic(spec: SyntheticSpec) -> RawTable:
-    """Generate a table.
+    """Generates a table.
 
     Raises:
         InputError: The specification cannot be met.
@@ -118,7 +118,7 @@ def read_synthetic(spec: SyntheticSpec) -> RawTable:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """Suggest what was meant by a name that is not among `names`."""
+    """Suggests what was meant by a name that is not among `names`."""
     close = get_close_matches(name, names, n=1)
     return f"did you mean `{close[0]}`?" if close else f"choose one of {some_of(names, most=20)}"
 

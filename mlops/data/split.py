@@ -8,7 +8,7 @@ import numpy as np
 
 
 def stratified_split(codes: np.ndarray, fractions: Sequence[float], seed: int) -> list[np.ndarray]:
-    """Split rows at random, class by class.
+    """Splits rows at random, class by class.
 
     Of a class of n rows each part gets n * fraction, rounded, but at least one; what is left, at
     least one too, makes the first part. scikit-learn's splitters do not promise rare classes a row
@@ -32,7 +32,7 @@ def stratified_split(codes: np.ndarray, fractions: Sequence[float], seed: int) -
 
 
 def _bounds(n_rows: int, fractions: Sequence[float]) -> np.ndarray:
-    """Return where the parts after the first begin in a class of `n_rows` rows."""
+    """Returns where the parts after the first begin in a class of `n_rows` rows."""
     sizes = []
     left = n_rows
     for place, fraction in enumerate(fractions):

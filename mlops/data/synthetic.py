@@ -48,13 +48,13 @@ class SyntheticSpec:
         return max(1, round(self.informative * self.n_features))
 
     def describe(self) -> str:
-        """Return the specification as text: `synthetic:n_samples=1000,...`."""
+        """Returns the specification as text: `synthetic:n_samples=1000,...`."""
         settings = {key: value for key, value in asdict(self).items() if value is not None}
         return "synthetic:" + ",".join(f"{key}={value}" for key, value in settings.items())
 
 
 def make_table(spec: SyntheticSpec) -> pd.DataFrame:
-    """Generate a classification table with scikit-learn's `make_classification`.
+    """Generates a classification table with scikit-learn's `make_classification`.
 
     Every class is a mixture of Gaussian clusters at corners of a hypercube (Guyon, "Design of
     experiments of the NIPS 2003 variable selection benchmark", 2003).
@@ -88,7 +88,7 @@ def make_table(spec: SyntheticSpec) -> pd.DataFrame:
 
 
 def _shuffled(values: np.ndarray, labels: np.ndarray, seed: int) -> pd.DataFrame:
-    """Permute rows and columns into a frame of float32.
+    """Permutes rows and columns into a frame of float32.
 
     `make_classification` can permute too, but it then holds the table three times in float64.
     Blocks of rows are written column by column, which is how a frame keeps them.
@@ -107,7 +107,7 @@ def _shuffled(values: np.ndarray, labels: np.ndarray, seed: int) -> pd.DataFrame
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as `.csv` or `.parquet`, as the ending says.
+    """Writes a table as `.csv` or `.parquet`, as the ending says.
 
     A file of that name is replaced in one step: a reader sees the old table or the new one, and an
     interrupted write leaves the old one. Missing folders are made.
@@ -170,7 +170,7 @@ def _problems(spec: SyntheticSpec) -> list[str]:
 
 
 def _size_problems(spec: SyntheticSpec) -> list[str]:
-    """Check what depends on several settings, each of them sound by itself."""
+    """Checks what depends on several settings, each of them sound by itself."""
     problems = []
     if spec.n_classes > 2**spec.n_informative:
         needed = (spec.n_classes - 1).bit_length()

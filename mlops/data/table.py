@@ -34,7 +34,7 @@ class Part:
     target: np.ndarray
 
     def __len__(self) -> int:
-        """Return the number of rows."""
+        """Returns the number of rows."""
         return len(self.rows)
 
     @property
@@ -80,7 +80,7 @@ def load_parts(
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
 ) -> Parts:
-    """Read a table, check it, and split it with every class in every part.
+    """Reads a table, checks it, and splits it with every class in every part.
 
     Args:
         path: A CSV or Parquet file.

@@ -38,6 +38,17 @@ class MLP(torch.nn.Module):
         self.activation = activations.BY_NAME[activation].function
         self.dropout = dropout
 
+    @classmethod
+    def of(cls, hyperparameters: Hyperparameters, n_features: int, n_classes: int) -> MLP:
+        """Makes the network of a configuration."""
+        return cls(
+            n_features,
+            n_classes,
+            hyperparameters.hidden_dims,
+            hyperparameters.activation,
+            hyperparameters.dropout,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps x: [B, F] float32 to logits: [B, C] float32."""
         *hidden, output = self.layers

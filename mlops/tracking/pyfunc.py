@@ -124,13 +124,7 @@ def read(folder: Path) -> Predictor:
     hyperparameters = Hyperparameters.from_dict(description["hyperparameters"])
     encoder = FeatureEncoder.from_json(description["preprocessing"])
     classes = description["classes"]
-    mlp = MLP(
-        encoder.width,
-        len(classes),
-        hyperparameters.hidden_dims,
-        hyperparameters.activation,
-        hyperparameters.dropout,
-    )
+    mlp = MLP.of(hyperparameters, encoder.width, len(classes))
     try:
         mlp.load_state_dict(load_file(folder / WEIGHTS))
     except RuntimeError as error:

@@ -89,11 +89,13 @@ def _pays(
     return max(1, min(fair, fitting, MOST_MEMBERS[device]))
 
 
-def widest_configuration(space: SearchSpace, default: Hyperparameters) -> Hyperparameters:
+def widest_configuration(
+    space: SearchSpace, default: Hyperparameters, n_features: int
+) -> Hyperparameters:
     """Returns the default with the largest hidden layers and batch size that the space holds."""
     widths = [default.hidden_dims, *_values(space, "hidden_dims")]
     batches = [default.batch_size, *_values(space, "batch_size")]
-    widest = max(widths, key=lambda dims: sum(a * b for a, b in pairwise((1, *dims))))
+    widest = max(widths, key=lambda dims: sum(a * b for a, b in pairwise((n_features, *dims))))
     return Hyperparameters(hidden_dims=tuple(widest), batch_size=max(batches))
 
 

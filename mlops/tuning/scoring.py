@@ -37,13 +37,7 @@ def build(
         target_name: The column it predicts.
     """
     hyperparameters = Hyperparameters.from_dict(params)
-    mlp = MLP(
-        encoder.width,
-        len(classes),
-        hyperparameters.hidden_dims,
-        hyperparameters.activation,
-        hyperparameters.dropout,
-    )
+    mlp = MLP.of(hyperparameters, encoder.width, len(classes))
     mlp.load_state_dict(load(weights))
     return Predictor(mlp.eval(), encoder, classes, target_name, hyperparameters)
 

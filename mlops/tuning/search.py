@@ -23,10 +23,11 @@ WORST = {"max": 0.0, "min": 1e6}
 
 @dataclass
 class _Pack:
-    """A proposed pack: its trials' numbers, and their scores once it has ended."""
+    """A proposed pack: its trials' numbers, and the scores of those that have ended."""
 
     trials: list[int]
-    scores: dict[int, float | None] | None = None
+    scores: dict[int, float | None] = field(default_factory=dict)
+    ended: bool = False
 
 
 @dataclass
@@ -124,12 +125,17 @@ class PackSearch(Searcher):
         self._pack_of[trial_id] = pack["pack"]
         return pack
 
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Notes the scores of trials that have ended; they are told in their pack's turn."""
+        self._packs[self._pack_of[trial_id]].scores.update(result["scores"])
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Notes the scores of a pack that has ended; they are told when their turn comes."""
-        scores = dict((result or {}).get("scores") or [])
-        self._packs[self._pack_of.pop(trial_id)].scores = scores
+        """Notes that a pack has ended; if its worker has died for good, without a last report."""
+        if result is not None:
+            self.on_trial_result(trial_id, result)
+        self._packs[self._pack_of.pop(trial_id)].ended = True
 
     def _propose_pack(self, n: int) -> dict[str, Any] | None:
         if not self._tell_up_to(n - self._packing.packs_in_flight):
@@ -155,7 +161,7 @@ class PackSearch(Searcher):
         """Tells the scores of packs up to `last`; False if one of them has not ended."""
         while self._packs_told <= last:
             pack = self._packs[self._packs_told]
-            if pack.scores is None:
+            if not pack.ended:
                 return False
             for number in pack.trials:
                 self._tell(number)
@@ -171,7 +177,7 @@ class PackSearch(Searcher):
 
     def _score(self, number: int) -> float | None:
         original = self._proposals.original[number]
-        return (self._packs[original // self._packing.pack_size].scores or {}).get(original)
+        return self._packs[original // self._packing.pack_size].scores.get(original)
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: a study resumes from its MLflow record."""

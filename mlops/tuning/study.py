@@ -251,7 +251,9 @@ def _search(plan: Plan, ready: _Ready, study_run: Future[StudyRun]) -> Ledger:
 
 
 def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packing:
-    widest = packing.widest_configuration(plan.space, plan.default) if plan.space else plan.default
+    widest = plan.default
+    if plan.space is not None:
+        widest = packing.widest_configuration(plan.space, plan.default, n_features)
     return packing.choose(
         plan.pack_size,
         max_evals=plan.max_evals,

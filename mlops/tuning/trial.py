@@ -52,8 +52,8 @@ class PackTrial(tune.Trainable):
 
     A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields without the
     weights), and when one of them is the pack's best so far `best`: its number and the safetensors
-    bytes of its weights. The last one is `done` and has `scores`, [trial number, score or None] for
-    each trial.
+    bytes of its weights. `scores` has [trial number, score or None] for each trial that has ended;
+    the last report is `done`.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -118,8 +118,7 @@ class PackTrial(tune.Trainable):
 
             weights = save(self._best.weights)
             report["best"] = {"trial": self._best.trial, "weights": weights}
-        if report["done"]:
-            report["scores"] = self._scores
+        report["scores"] = list(self._scores)
         return report
 
     def _take(self, result: TrialResult) -> dict[str, Any]:

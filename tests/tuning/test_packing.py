@@ -147,9 +147,15 @@ WIDEST = [
 def test_widest_configuration(
     spec: dict[str, Any], widths: tuple[int, ...], batch_size: int
 ) -> None:
-    widest = widest_configuration(SearchSpace.parse(spec), Hyperparameters())
+    widest = widest_configuration(SearchSpace.parse(spec), Hyperparameters(), 20)
     assert widest.hidden_dims == widths
     assert widest.batch_size == batch_size
+
+
+def test_many_columns_decide_which_configuration_is_widest() -> None:
+    space = SearchSpace.parse({"hidden_dims": {"choice": [[128], [32, 96]]}})
+    few, many = (widest_configuration(space, Hyperparameters(), n) for n in (4, 1000))
+    assert (few.hidden_dims, many.hidden_dims) == ((32, 96), (128,))
 
 
 @pytest.mark.parametrize(

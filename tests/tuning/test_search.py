@@ -207,7 +207,7 @@ def test_telling_early_would_change_the_search(algorithm: str) -> None:
                 self._tell(trial)
 
         def _tell_up_to(self, last: int) -> bool:
-            return all(pack.scores is not None for pack in self._packs[: last + 1])
+            return all(pack.ended for pack in self._packs[: last + 1])
 
     options: dict[str, Any] = {"max_evals": 36, "packing": Packing(3, 3), "initial_points": 5}
     options["workers"] = 3
@@ -405,6 +405,21 @@ def test_a_trial_without_a_score_counts_as_the_worst(
     search.on_trial_complete("b", {"scores": []})
     search.suggest("c")
     assert recorder.events[3] == ("told", 1, WORST[mode])
+
+
+def test_a_score_of_a_pack_that_dies_later_is_told(
+    recorded: Callable[..., tuple[PackSearch, Recorder]],
+) -> None:
+    search, recorder = recorded(
+        [{"batch_size": 1}, {"batch_size": 0}], max_evals=4, packing=Packing(2, 1)
+    )
+    search.suggest("a")
+    search.on_trial_result("a", {"scores": [[1, 0.25]]})
+    search.on_trial_result("a", {"scores": []})  # started again
+    assert search.suggest("b") is None
+    search.on_trial_complete("a", error=True)
+    search.suggest("b")
+    assert recorder.events[2:4] == [("told", 0, WORST["max"]), ("told", 1, 0.25)]
 
 
 @pytest.mark.parametrize(("mode", "scores"), [("max", [0.0, 0.5, 1.0]), ("min", [0.0, 2.0, 1e3])])
