@@ -65,16 +65,22 @@ def check_database(uri: str, timeout: float) -> None:
         timeout: Seconds it may take altogether.
 
     Raises:
-        TrackingError: It does not answer, or refuses us.
+        TrackingError: Its driver is not installed, or it does not answer, or refuses us.
     """
     import sqlalchemy
 
+    try:
+        engine = sqlalchemy.create_engine(uri)
+    except ImportError as error:
+        raise TrackingError(
+            f"the driver of a database must be installed, got {without_password(uri)} "
+            f"({first_line(error)}); install it with pip, or {ELSEWHERE}"
+        ) from error
+
     def connect() -> None:
-        url = sqlalchemy.make_url(uri)
-        port = url.port or _PORTS.get(url.get_backend_name())
-        if url.host and port:
-            socket.create_connection((url.host, port), timeout / 2).close()
-        engine = sqlalchemy.create_engine(url)
+        port = engine.url.port or _PORTS.get(engine.url.get_backend_name())
+        if engine.url.host and port:
+            socket.create_connection((engine.url.host, port), timeout / 2).close()
         try:
             engine.connect().close()
         finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,6 +90,35 @@ def server_uri(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -
         process.wait(20)
 
 
+def postgres_command(*command: str) -> list[str]:
+    """A command of PostgreSQL's, which refuses to serve as root."""
+    return (
+        ["setpriv", "--reuid=nobody", "--clear-groups", *command] if not os.getuid() else [*command]
+    )
+
+
+@pytest.fixture(scope="session")
+def postgresql_uri() -> Iterator[str]:
+    if not shutil.which("initdb") or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("PostgreSQL is not installed here")
+    # Not in pytest's folder, which is closed to other users.
+    folder = Path(tempfile.mkdtemp(prefix="mlops-postgresql-"))
+    if not os.getuid():
+        shutil.chown(folder, "nobody")
+    data, port = folder / "data", free_port()
+    control = postgres_command("pg_ctl", "--pgdata", str(data), "--silent", "--wait")
+    try:
+        initdb = postgres_command("initdb", "--pgdata", str(data), "--auth=trust", "--username=me")
+        subprocess.run(initdb, cwd="/", check=True, capture_output=True)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        start = [*control, "--log", str(folder / "log"), "--options", options, "start"]
+        subprocess.run(start, cwd="/", check=True)
+        yield f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
+        subprocess.run([*control, "--mode=immediate", "stop"], cwd="/", check=True)
+    finally:
+        shutil.rmtree(folder)
+
+
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -105,9 +136,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", "server", "postgresql"])
 def store(request: pytest.FixtureRequest) -> Store:
-    """The contract of every store: what is tested on one is tested on the other."""
+    """The contract of every store: what is tested on one is tested on the others."""
     return open_store(request.getfixturevalue(f"{request.param}_uri"))
 
 

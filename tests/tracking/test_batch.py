@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-import shutil
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 
 import pytest
+import sqlalchemy
 from mlflow.entities import Metric, Param, RunTag
 
 from mlops.tracking.batch import log_batch
@@ -17,22 +14,21 @@ from mlops.tracking.store import Store, open_store
 TABLES = ("metrics", "latest_metrics", "params", "tags")
 
 
-@pytest.fixture
-def store(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    return open_store(f"sqlite:///{tmp_path}/mlflow.db")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Store:
+    return open_store(request.getfixturevalue(f"{request.param}_uri"))
 
 
 def rows_of(store: Store, run_id: str) -> dict[str, list[tuple[object, ...]]]:
     """Every row of a run, but for the run's id."""
     found = {}
-    with closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database:
+    with store.client._tracking_client.store.engine.connect() as database:
         for table in TABLES:
-            cursor = database.execute(f"select * from {table} where run_uuid = ?", (run_id,))
-            names = [column[0] for column in cursor.description]
-            keep = [i for i, name in enumerate(names) if name != "run_uuid"]
-            found[table] = sorted(tuple(row[i] for i in keep) for row in cursor)
+            query = sqlalchemy.text(f"select * from {table} where run_uuid = :run")
+            rows = database.execute(query, {"run": run_id}).mappings()
+            found[table] = sorted(
+                tuple(value for name, value in row.items() if name != "run_uuid") for row in rows
+            )
     return found
 
 
