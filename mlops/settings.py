@@ -92,7 +92,7 @@ class ResourceSettings(_Section):
     """What each worker gets; a worker trains one pack at a time."""
 
     workers: PositiveInt | Auto = Field(
-        "auto", description="packs in flight; auto fills every core, or every GPU if there is one"
+        "auto", description="packs at a time; auto is one a core, or a GPU, as far as the work pays"
     )
     cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker")
     gpus_per_worker: NonNegativeFloat | Auto = Field(

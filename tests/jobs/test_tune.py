@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from itertools import pairwise
@@ -79,6 +80,22 @@ def test_every_trial_has_one_child_run_with_every_epoch(
             "label_smoothing",
             "activation",
         }
+
+
+def test_a_store_that_does_not_open_ends_the_search_under_way(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The server takes connections and says nothing: known to be dead when trials have begun."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        flags = ["--max_evals", 2000, "--pack_size", 1, "--epochs", 200, "--study", "silent"]
+        assert run_job(lambda: study(*flags)) == 2
+    errors = capfd.readouterr().err
+    assert "0/2000 trials" in errors
+    assert "2000/2000 trials" not in errors
+    assert errors.splitlines()[-1].startswith("error: the tracking server must be reachable, got")
+    assert "Traceback" not in errors
 
 
 def test_trial_0_is_the_default_configuration(store: Store, recorded: dict[str, Any]) -> None:
