@@ -38,7 +38,7 @@ submit: setup
 	  -- python -m ray_jobs.tune $(ARGS)
 
 ui: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh $(ARGS)
 
 test: setup lint
 	$(BIN)/python -m pytest -m "not (slow or cluster or browser or gpu)" $(ARGS)

@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import os
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +47,8 @@ class Connection:
         if ray.is_initialized():
             return
         address = os.environ.get("RAY_ADDRESS", "local")
+        doing = "starting Ray" if address == "local" else f"connecting to Ray at {address}"
+        print(doing, file=sys.stderr, flush=True)
         ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,

@@ -29,6 +29,7 @@ def register(
     name: str = MODEL,
     alias: str | None = CANDIDATE,
     tags: dict[str, str] | None = None,
+    description: str | None = None,
 ) -> int:
     """Makes a model a version of a registered model and points an alias at it.
 
@@ -40,6 +41,7 @@ def register(
         name: The registered model; made where there is none.
         alias: What the version is for; the alias moves here from any other version.
         tags: Further tags of the version.
+        description: What the registry's page says of the version.
 
     Returns:
         The version's number.
@@ -58,6 +60,7 @@ def register(
             source=model.location,
             run_id=model.run_id,
             tags={**(tags or {}), SHA256_TAG: model.sha256},
+            description=description,
             model_id=model.model_id,
             await_creation_for=0,
         )

@@ -112,6 +112,12 @@ def open_store(
     path = _sqlite_path(chosen)
     if path is not None:
         check_sqlite(path, timeout)
+        if "working_dir_files" in path.parts:
+            logging.getLogger(__name__).warning(
+                "the record should outlive the job, but %s is in Ray's copy of the working "
+                "directory; submit with MLFLOW_TRACKING_URI set, as `make submit` does",
+                path,
+            )
     prepare_environment()
     import mlflow.exceptions
 
@@ -190,7 +196,10 @@ def _experiment(client: MlflowClient, name: str) -> Experiment:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            client.create_experiment(name)
+            # Without the tag the UI opens the experiment on its pages for language models.
+            client.create_experiment(
+                name, tags={"mlflow.experimentKind": "custom_model_development"}
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

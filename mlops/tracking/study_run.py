@@ -54,6 +54,7 @@ class StudyRun:
             run = self._client.create_run(store.experiment_id, run_name=study)
         else:
             run = self._client.get_run(given)
+            self._client.update_run(given, name=study)
         self.run_id: str = run.info.run_id
         try:
             # What `mlflow run` has recorded as text cannot be recorded again in other words.
@@ -76,7 +77,8 @@ class StudyRun:
     def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str] = {}) -> None:
         from mlflow.entities import Param
 
-        texts = {name: str(value)[:LONGEST_PARAM] for name, value in params.items()}
+        given = {name: value for name, value in params.items() if value is not None}
+        texts = {name: str(value)[:LONGEST_PARAM] for name, value in given.items()}
         new = [Param(name, text) for name, text in texts.items() if name not in besides]
         self._client.log_batch(self.run_id, params=new)
 
@@ -127,7 +129,13 @@ class StudyRun:
             metrics=dict(metrics),
         )
         tags = {"study": self._study, "data_digest": parts.digest, "data": parts.name}
-        version = registry.register(self.store, model, model_name, alias=CANDIDATE, tags=tags)
+        description = (
+            f"Predicts `{predictor.target_name}` of {parts.name}; test accuracy "
+            f"{metrics['test_accuracy']:.4f}, best of {self._study}."
+        )
+        version = registry.register(
+            self.store, model, model_name, alias=CANDIDATE, tags=tags, description=description
+        )
         return {
             **metrics,
             "model": {"name": model_name, "version": version, "alias": CANDIDATE, "uri": model.uri},

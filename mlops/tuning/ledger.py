@@ -54,14 +54,17 @@ class Ledger(Callback):
         self._epochs: dict[int, int] = {}
         self.tracking_seconds = 0.0
         self.started = time.monotonic()
+        self.training_since: float | None = None
 
     @property
     def ended(self) -> int:
-        """Trials that have ended, however."""
-        return sum(row.outcome is not None for row in self.rows.values())
+        """Trials that have ended by themselves."""
+        stopped = (None, Outcome.INTERRUPTED)
+        return sum(row.outcome not in stopped for row in self.rows.values())
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Enters a pack's trials."""
+        self.training_since = self.training_since or time.monotonic()
         for member in trial.config["trials"]:
             number = member["number"]
             self.rows.setdefault(number, Row(number, member["params"], member["duplicate_of"]))

@@ -38,7 +38,8 @@ class Progress(Callback):
         )
         self._live: Live | None = None
         self._shown_at = 0.0
-        self._shown: tuple[int, int | None] = (-1, None)
+        self._shown: tuple[int, int | None, str] = (-1, None, "")
+        self._over = False
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -49,11 +50,12 @@ class Progress(Callback):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._over = True
         if self._live is not None:
             self._live.update(self._panel(), refresh=True)
             self._live.stop()
         else:
-            self._console.print(self._line(), soft_wrap=True)
+            self._print_line()
 
     def on_step_end(self, **info: Any) -> None:
         """Redraws now and then."""
@@ -63,18 +65,25 @@ class Progress(Callback):
                 self._live.update(self._panel(), refresh=True)
                 self._shown_at = now
         elif now - self._shown_at >= LINE_SECONDS:
-            best = self._ledger.best
-            state = (self._ledger.ended, best.trial if best else None)
-            if state != self._shown:
-                self._console.print(self._line(), soft_wrap=True)
-                self._shown, self._shown_at = state, now
+            self._print_line()
+
+    def _print_line(self) -> None:
+        """Prints where the study is, unless the last line says it."""
+        ledger = self._ledger
+        state = (ledger.ended, ledger.best.trial if ledger.best else None, self._counts())
+        if state != self._shown:
+            self._console.print(self._line(), soft_wrap=True)
+            self._shown, self._shown_at = state, time.monotonic()
 
     def _line(self) -> str:
         ledger = self._ledger
         parts = [f"{ledger.ended}/{ledger.max_evals} trials"]
         if ledger.best is not None:
             parts.append(f"best {ledger.metric} {ledger.best.score:.4f} by {describe(ledger.best)}")
-        parts.append(f"{self._rate():,.0f} epochs/s")
+        if ledger.epochs:
+            parts.append(f"{self._rate():,.0f} epochs/s")
+        if self._over and self._counts():
+            parts.append(self._counts())
         left = self._seconds_left()
         if left:
             parts.append(f"about {duration(left)} left")
@@ -86,7 +95,7 @@ class Progress(Callback):
         bar.add_row(
             ProgressBar(total=ledger.max_evals, completed=ledger.ended, width=40),
             Text(f"{ledger.ended}/{ledger.max_evals} trials", style="bold"),
-            Text(f"{self._rate():,.0f} epochs/s", style="cyan"),
+            Text(f"{self._rate():,.0f} epochs/s" if ledger.epochs else "", style="cyan"),
             Text(self._clock(), style="dim"),
         )
         lines: list[Any] = [Text(self._title, style="bold"), bar]
@@ -118,7 +127,9 @@ class Progress(Callback):
         return " · ".join(f"{n} {o.value}" for o in told if (n := outcomes.count(o)))
 
     def _rate(self) -> float:
-        return self._ledger.epochs / max(self._elapsed(), 1e-9)
+        """Epochs a second since the first pack started."""
+        since = self._ledger.training_since or self._ledger.started
+        return self._ledger.epochs / max(time.monotonic() - since, 1e-9)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._ledger.started
@@ -126,7 +137,7 @@ class Progress(Callback):
     def _seconds_left(self) -> float:
         """Extrapolates from the epochs trained, each trial counting as the average one."""
         ledger = self._ledger
-        if not 0 < ledger.ended < ledger.max_evals:
+        if self._over or not 0 < ledger.ended < ledger.max_evals:
             return 0.0
         rows = [row for row in ledger.rows.values() if row.outcome and row.duplicate_of is None]
         expected = sum(row.epochs for row in rows) / ledger.ended * ledger.max_evals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -113,6 +114,7 @@ def run(
             recording = background.submit(_log_best, ledger, ready, study_run, tracking.model_name)
             connection.close()
             logged = recording.result()
+    _report(logged, study_run.store.display_uri)
     return {
         "study": plan.name,
         "run_id": study_run.run_id,
@@ -280,6 +282,17 @@ def _log_best(
     metrics, confusion = scoring.score(predictor, parts)
     logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
     return {"best": best.to_dict(), **logged}
+
+
+def _report(logged: Mapping[str, Any], store: str) -> None:
+    """Tells people what the job's result tells programs."""
+    model = logged["model"]
+    print(
+        f"test accuracy {logged['test_accuracy']:.4f} by trial {logged['best']['trial']}; "
+        f"{model['name']} version {model['version']} is now {model['name']}@{model['alias']} "
+        f"in {store}",
+        file=sys.stderr,
+    )
 
 
 def _no_score(ledger: Ledger) -> str:

@@ -141,7 +141,10 @@ def test_init_mlflow_is_harmless_when_repeated(environment: dict[str, str]) -> N
     ("entry", "parameters"),
     [
         ("init_mlflow", []),
-        ("generate_data", ["n_samples=100", "n_features=5", "n_classes=2", "output=small.parquet"]),
+        (
+            "generate_data",
+            ["n_samples=100", "n_features=5", "n_classes=2", "output={folder}/small.parquet"],
+        ),
         ("train", ["hidden_dims=[16, 8]", "lr=0.01", "batch_size=64", "epochs=2"]),
         ("tune", ["max_evals=2"]),
     ],
@@ -151,7 +154,7 @@ def test_mlproject_entries(
 ) -> None:
     store = open_store()
     before = {run.info.run_id for run in store.client.search_runs([store.experiment_id])}
-    words = [word for parameter in parameters for word in ("-P", parameter)]
+    words = [word for text in parameters for word in ("-P", text.format(folder=folder))]
     uri = {"MLFLOW_TRACKING_URI": store.uri}
     done = command(
         {**environment, **uri}, "mlflow", "run", ROOT, "-e", entry, "--env-manager", "local",
@@ -167,6 +170,7 @@ def test_mlproject_entries(
         (parent,) = parents
         assert len(new) == 1 + (2 if entry == "tune" else 1)
         assert parent.data.metrics["test_accuracy"] > 0.5
+    assert (folder / "small.parquet").exists() == (entry == "generate_data")
     (folder / "small.parquet").unlink(missing_ok=True)
 
 

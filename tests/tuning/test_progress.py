@@ -124,7 +124,7 @@ def test_plain_lines_when_not_a_terminal(often: None) -> None:
         r"dropout 0\.1 decay 0\.0001 gelu\) · 1[45] epochs/s · about (57|5\d|1:0\d) (s|min) left"
     )
     assert re.fullmatch(line, lines[1])
-    assert len(lines) == 3  # one more at the end
+    assert len(lines) == 2  # the end has nothing new to say
 
 
 def test_a_line_is_shown_when_something_has_changed_and_no_more_often(often: None) -> None:
@@ -157,7 +157,26 @@ def test_a_long_line_is_one_line(monkeypatch: pytest.MonkeyPatch, often: None) -
     stream = io.StringIO()
     with Progress(ledger(), "a title that is longer than 20 characters", stream) as display:
         display.on_step_end()
-    assert len(stream.getvalue().splitlines()) == 3
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_a_stopped_study_ends_with_what_was_stopped_and_no_time_left(often: None) -> None:
+    stream = io.StringIO()
+    table = ledger()
+    with Progress(table, "study", stream) as display:
+        display.on_step_end()
+        table.rows[4] = row(4, None, Outcome.INTERRUPTED)
+    last = stream.getvalue().splitlines()[-1]
+    assert last.startswith("3/20 trials · best val_accuracy 0.9123")
+    assert "1 interrupted" in last
+    assert "left" not in last
+
+
+def test_there_is_no_rate_before_the_first_epoch(often: None) -> None:
+    stream = io.StringIO()
+    with Progress(Ledger("val_accuracy", 20), "study", stream) as display:
+        display.on_step_end()
+    assert stream.getvalue().splitlines() == ["study", "0/20 trials"]
 
 
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
