@@ -196,10 +196,7 @@ def _experiment(client: MlflowClient, name: str) -> Experiment:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            # Without the tag the UI opens the experiment on its pages for language models.
-            client.create_experiment(
-                name, tags={"mlflow.experimentKind": "custom_model_development"}
-            )
+            client.create_experiment(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -146,7 +146,7 @@ def test_init_mlflow_is_harmless_when_repeated(environment: dict[str, str]) -> N
             ["n_samples=100", "n_features=5", "n_classes=2", "output={folder}/small.parquet"],
         ),
         ("train", ["hidden_dims=[16, 8]", "lr=0.01", "batch_size=64", "epochs=2"]),
-        ("tune", ["max_evals=2"]),
+        ("tune", ["max_evals=2", "data.sklearn=iris", "epochs=3"]),
     ],
 )
 def test_mlproject_entries(
