@@ -64,8 +64,11 @@ def test_tune_reports_on_stderr_and_answers_with_one_json_line(
     assert (folder / "mlflow.db").exists()
     assert (folder / "mlruns").is_dir()
     lines = done.stderr.splitlines()
-    assert "1,000 rows, 20 columns, 2 classes" in lines[0]
-    assert lines[-1].startswith("3/3 trials · best val_accuracy")
+    assert lines[0] == "starting Ray"
+    assert "1,000 rows, 20 columns, 2 classes" in lines[1]
+    assert lines[-2].startswith("3/3 trials · best val_accuracy")
+    assert lines[-1].startswith("test accuracy 0.")
+    assert "mlp version 1 is now mlp@candidate in sqlite:///" in lines[-1]
     assert not any("Warning" in line or "Traceback" in line for line in lines)
     deadline = time.monotonic() + 20
     while (left := processes_of("tune-leaves-nothing")) and time.monotonic() < deadline:
@@ -178,30 +181,42 @@ def test_mlproject_entries(
 def ray_head(environment: dict[str, str]) -> Iterator[int]:
     """A cluster of one machine, as `ray start --head` makes it; yields the dashboard's port."""
     ports = []
-    for _ in range(2):
+    for _ in range(3):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports.append(free.getsockname()[1])
     words = ["ray", "start", "--head", "--block", "--port", str(ports[0]), "--num-cpus", "2",
-             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports[1])]  # fmt: skip
+             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports[1]),
+             "--dashboard-agent-listen-port", str(ports[2])]  # fmt: skip
     with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
         for _ in range(120):
             time.sleep(0.5)
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", ports[1])) == 0:
                     break
-        time.sleep(2)
         yield ports[1]
         process.terminate()
 
 
+def submit(
+    environment: dict[str, str], port: int, arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Submits as users do, again while the new cluster has no agent to take jobs."""
+    for _ in range(20):
+        done = command(
+            environment, "make", "-C", ROOT, "submit", f"BIN={Path(sys.executable).parent}",
+            f"ADDRESS=http://127.0.0.1:{port}", f"ARGS={arguments}", "-o", "setup",
+        )  # fmt: skip
+        if "No available agent" not in done.stderr:
+            break
+        time.sleep(2)
+    return done
+
+
 def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head: int) -> None:
     uri = open_store().uri
-    done = command(
-        {**environment, "MLFLOW_TRACKING_URI": uri}, "make", "-C", ROOT, "submit",
-        f"BIN={Path(sys.executable).parent}", f"ADDRESS=http://127.0.0.1:{ray_head}",
-        "ARGS=--max_evals 2 --epochs 2 --study submitted", "-o", "setup",
-    )  # fmt: skip
+    with_store = {**environment, "MLFLOW_TRACKING_URI": uri}
+    done = submit(with_store, ray_head, "--max_evals 2 --epochs 2 --study submitted")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "2/2 trials" in done.stdout
     store = open_store()
@@ -210,9 +225,6 @@ def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head
 
 
 def test_a_submitted_job_that_fails_says_so(environment: dict[str, str], ray_head: int) -> None:
-    done = command(
-        environment, "make", "-C", ROOT, "submit", f"BIN={Path(sys.executable).parent}",
-        f"ADDRESS=http://127.0.0.1:{ray_head}", "ARGS=--max_evals 0", "-o", "setup",
-    )  # fmt: skip
+    done = submit(environment, ray_head, "--max_evals 0")
     assert done.returncode != 0
     assert "max_evals: must be greater than 0" in done.stdout
