@@ -6,11 +6,16 @@ import gc
 import logging
 import math
 import os
+import signal
+import socket
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
 from mlops.errors import InputError
+
+# Seconds a cluster may take to accept a connection.
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,11 @@ class Connection:
         self._opened = False
 
     def open(self) -> None:
-        """Connects."""
+        """Connects.
+
+        Raises:
+            InputError: If there is no cluster at `RAY_ADDRESS`.
+        """
         import ray
 
         if ray.is_initialized():
@@ -49,12 +58,19 @@ class Connection:
         address = os.environ.get("RAY_ADDRESS", "local")
         doing = "starting Ray" if address == "local" else f"connecting to Ray at {address}"
         print(doing, file=sys.stderr, flush=True)
-        ray.init(
-            address=address,
-            include_dashboard=False if address == "local" else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _check(address)
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address=address,
+                include_dashboard=False if address == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise _no_cluster(address, error) from error
+        # Ray's own ends the process with a dump of the stack.
+        signal.signal(signal.SIGTERM, on_sigterm)
         self._opened = True
 
     def close(self) -> None:
@@ -71,6 +87,24 @@ class Connection:
             ray.shutdown()
             gc.unfreeze()
             self._opened = False
+
+
+def _check(address: str) -> None:
+    """Connects to the port of an address once: Ray would try for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"RAY_ADDRESS must name a running cluster, got {address} ({reason}); start one with `ray "
+        "start --head`, or unset RAY_ADDRESS to use this machine alone"
+    )
 
 
 def workers(

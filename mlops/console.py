@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 from mlops.errors import InputError, MlopsError
@@ -20,13 +22,19 @@ def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
     Returns:
         The exit status: 0 done, 1 failed, 2 unusable settings or input, 130 interrupted.
     """
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        result = job()
+        # Libraries may print; stdout is for the result alone.
+        with redirect_stdout(sys.stderr):
+            result = job()
     except MlopsError as error:
         problems = error.problems if isinstance(error, InputError) else [str(error)]
         for problem in problems:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        print(f"error: the work must fit the memory, got {error}; make it smaller", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is recorded", file=sys.stderr)
         return 130

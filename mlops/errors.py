@@ -4,7 +4,8 @@
     ├── InputError           exit 2: what the user gave cannot be used
     │   ├── SettingsError    a YAML file or a flag
     │   └── TableError       a table or a column of it
-    ├── TrackingError        exit 2 before training, 1 after: the MLflow store cannot be used
+    ├── TrackingError        exit 2: the MLflow store cannot be used
+    ├── RecordError          exit 1: the MLflow store failed once the study was under way
     └── StudyError           exit 1: the study ran and failed
 
 A message states the rule, then the value, then the remedy.
@@ -47,6 +48,10 @@ class TrackingError(MlopsError):
     """The MLflow store cannot be reached or refuses what it is given."""
 
     exit_code = 2
+
+
+class RecordError(MlopsError):
+    """The MLflow store has failed a study that is under way; some of it may be on record."""
 
 
 class StudyError(MlopsError):

@@ -109,6 +109,15 @@ class TrackingSettings(_Section):
     experiment: str = Field("mlops-classification", description="MLflow experiment")
     model_name: str = Field("mlp", description="name in the model registry")
 
+    @field_validator("experiment", "model_name")
+    @classmethod
+    def _a_name(cls, value: str, info: ValidationInfo) -> str:
+        banned = "/:" if info.field_name == "model_name" else ""
+        if not value.strip() or any(letter in value for letter in banned):
+            rule = "must not be empty" + (" or have / or : in it" if banned else "")
+            raise ValueError(f"{rule}, got {value!r}; choose another name")
+        return value
+
 
 class SearchSettings(_Section):
     """How configurations are chosen."""

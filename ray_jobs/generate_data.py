@@ -21,14 +21,17 @@ def main(argv: list[str]) -> dict[str, Any]:
     )
     from mlops.data.synthetic import SyntheticSpec, make_table, write_table
     from mlops.tracking.dataset import log_generated
-    from mlops.tracking.store import open_store
+    from mlops.tracking.store import explained, open_store
 
     spec = SyntheticSpec(**given.model_dump(exclude={"output", "tracking"}))
     frame = make_table(spec)
-    write_table(frame, given.output)
     store = open_store(given.tracking.uri, given.tracking.experiment)
+    write_table(frame, given.output)
     recorded = given.model_dump(exclude={"tracking"})
-    run_id = log_generated(store, "generate_data", frame, given.output, spec.describe(), recorded)
+    with explained(store):
+        run_id = log_generated(
+            store, "generate_data", frame, given.output, spec.describe(), recorded
+        )
     print(f"wrote {len(frame):,} rows to {given.output}", file=sys.stderr)
     return {"output": given.output, "rows": len(frame), "columns": frame.shape[1], "run_id": run_id}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from mlops.console import run_job
 from mlops.errors import (
     InputError,
     MlopsError,
+    RecordError,
     SettingsError,
     StudyError,
     TableError,
@@ -33,6 +36,7 @@ REPOSITORY = Path(__file__).parents[1]
         (SettingsError, InputError, 2),
         (TableError, InputError, 2),
         (TrackingError, MlopsError, 2),
+        (RecordError, MlopsError, 1),
         (StudyError, MlopsError, 1),
     ],
 )
@@ -44,7 +48,7 @@ def test_tree(kind: type[MlopsError], base: type[Exception], status: int) -> Non
 
 def test_every_error_has_the_base() -> None:
     found = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(issubclass(kind, MlopsError) for kind in found)
 
 
@@ -101,6 +105,36 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         run_job(job)
+
+
+def test_what_libraries_print_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> dict[str, Any]:
+        print("View run at http://...")
+        return {"done": True}
+
+    assert run_job(job) == 0
+    assert capsys.readouterr() == ('{"done": true}\n', "View run at http://...\n")
+
+
+def test_too_little_memory_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_job(lambda: {"rows": len(bytearray(2**62))}) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: the work must fit the memory, got")
+    assert len(errors.splitlines()) == 1
+
+
+def test_sigterm_is_taken_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    def job() -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+        return {}
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run_job(job) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_the_last_line_of_stdout_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:

@@ -350,6 +350,19 @@ PROBLEMS: dict[str, tuple[str, str | None, list[str], str]] = {
         ["--data.path", "a.csv"],
         "data: must name the column to predict, got none; add --data.target COLUMN",
     ),
+    "model name that MLflow refuses": (
+        "tune",
+        None,
+        ["--tracking.model_name", "a/b"],
+        "tracking.model_name: must not be empty or have / or : in it, got 'a/b'; choose another "
+        "name",
+    ),
+    "no experiment": (
+        "init_mlflow",
+        None,
+        ["--tracking.experiment", ""],
+        "tracking.experiment: must not be empty, got ''; choose another name",
+    ),
     "target alone": (
         "tune",
         None,

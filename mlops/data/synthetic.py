@@ -159,7 +159,7 @@ def _problems(spec: SyntheticSpec) -> list[str]:
         ),
         (
             0 <= spec.class_separation < np.inf,
-            f"`class_separation` must be at least 0, got {spec.class_separation}",
+            f"`class_separation` must be at least 0 and finite, got {spec.class_separation}",
         ),
         (
             0 <= spec.seed < 2**32,

@@ -17,6 +17,7 @@ import platform
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -146,7 +147,8 @@ def _record(
         client.log_batch(run_id, metrics=scores)
         client.finalize_logged_model(entry.model_id, "READY")
     except (MlflowException, OSError) as error:
-        client.finalize_logged_model(entry.model_id, "FAILED")
+        with suppress(MlflowException):
+            client.finalize_logged_model(entry.model_id, "FAILED")
         raise TrackingError(
             f"the model must be stored in {entry.artifact_location}, got {error}; see to the store"
         ) from error

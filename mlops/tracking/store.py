@@ -64,14 +64,24 @@ class Store:
         return without_password(self.uri)
 
 
-def prepare_environment() -> None:
-    """Turns off MLflow's telemetry, pickles and progress bars, unless the user has set them.
+_IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 
-    MLflow reads these from the environment, and child processes should agree.
+
+def prepare_environment() -> None:
+    """Quietens MLflow and shortens its patience, unless the user has set otherwise.
+
+    MLflow reads these from the environment, some when it is imported, and child processes should
+    agree.
     """
+    # What it would log at length we raise in a line.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    # MLflow would try for four minutes, deaf to Ctrl-C; the writer tries again by itself.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
 def active_run_from_environment() -> str | None:
@@ -110,6 +120,11 @@ def open_store(
     started = time.monotonic()
     chosen = resolve_uri(uri)
     path = _sqlite_path(chosen)
+    if chosen in _IN_MEMORY:
+        raise TrackingError(
+            f"the tracking database must outlive the job, got {chosen}, which lies in memory; "
+            f"{ELSEWHERE}"
+        )
     if path is not None:
         check_sqlite(path, timeout)
         if "working_dir_files" in path.parts:
@@ -135,6 +150,25 @@ def open_store(
                 f"({first_line(error)}); {ELSEWHERE}"
             ) from error
     return Store(chosen, found.name, found.experiment_id, found.artifact_location)
+
+
+@contextmanager
+def explained(store: Store) -> Iterator[None]:
+    """Turns what goes wrong while something is recorded into an error of ours.
+
+    Raises:
+        TrackingError: The store does not take it: a server gone, a disk full.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(
+            f"the MLflow store must accept the record, got from {store.display_uri} "
+            f"({first_line(error)}); see to the store, and to room on its disk"
+        ) from error
 
 
 @contextmanager

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from mlops.errors import TrackingError
 from mlops.tracking import registry
 from mlops.tracking.dataset import log_dataset
 from mlops.tracking.model import log_model
 from mlops.tracking.pictures import log_confusion_matrix
-from mlops.tracking.store import Store, active_run_from_environment
+from mlops.tracking.store import Store, active_run_from_environment, explained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,15 +66,21 @@ class StudyRun:
             self._client.log_dict(self.run_id, dict(settings), "settings.yaml")
             log_dataset(store, self.run_id, parts)
         except BaseException as error:
-            self.end(error)
+            with suppress(TrackingError):
+                self.end(error)
             raise
 
     def end(self, error: BaseException | None = None) -> None:
-        """Ends the run: as finished, as failed, or as killed when the user interrupted it."""
+        """Ends the run: as finished, as failed, or as killed when the user interrupted it.
+
+        Raises:
+            TrackingError: The store does not take it.
+        """
         status = "FINISHED" if error is None else "FAILED"
         if isinstance(error, KeyboardInterrupt):
             status = "KILLED"
-        self._client.set_terminated(self.run_id, status)
+        with explained(self.store):
+            self._client.set_terminated(self.run_id, status)
 
     def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str] = {}) -> None:
         from mlflow.entities import Param

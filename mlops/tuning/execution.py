@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def search(
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,
         Progress(ledger, title) as progress,
     ):
+        on_sigint = signal.getsignal(signal.SIGINT)
         try:
             tune.run(
                 trainable,
@@ -102,6 +104,8 @@ def search(
                 verbose=0,
             )
         finally:
+            # Tune leaves its own, which would swallow the next Ctrl-C.
+            signal.signal(signal.SIGINT, on_sigint)
             ledger.close()
             logger.close()
             ledger.tracking_seconds = logger.seconds

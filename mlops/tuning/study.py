@@ -8,15 +8,16 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster
-from mlops.errors import StudyError
+from mlops.errors import RecordError, StudyError, TrackingError
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
+from mlops.tracking.store import explained, open_store, prepare_environment
 from mlops.tuning import packing
 
 if TYPE_CHECKING:
@@ -89,10 +90,12 @@ def run(
     Raises:
         InputError: If the table or the resources cannot be used; nothing is recorded then.
         TrackingError: If the MLflow store cannot be used.
+        RecordError: If it fails later.
         StudyError: If no trial has a score.
         KeyboardInterrupt: If the user stopped it; what was done is recorded.
     """
     started = time.monotonic()
+    prepare_environment()
     with ExitStack() as stack:
         connection = stack.enter_context(closing(cluster.Connection()))
         background = ThreadPoolExecutor(max_workers=1)
@@ -106,7 +109,7 @@ def run(
         with _ended(beginning):
             ledger = _search(plan, ready, beginning)
             study_run = beginning.result()
-            study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+            _log_trials(ledger, study_run)
             if ledger.interrupted:
                 raise KeyboardInterrupt
             # torch exports one network at a time.
@@ -211,8 +214,6 @@ def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
 
 
 def _open_store(tracking: TrackingSettings) -> Store:
-    from mlops.tracking.store import open_store
-
     return open_store(tracking.uri, tracking.experiment)
 
 
@@ -230,19 +231,28 @@ def _begin(plan: Plan, ready: _Ready, resolved: Mapping[str, Any]) -> StudyRun:
     from mlops.tracking.study_run import StudyRun
 
     store = ready.opening.result()
-    return StudyRun(store, plan.name, resolved, ready.parts, asdict(ready.packing))
+    with explained(store):
+        return StudyRun(store, plan.name, resolved, ready.parts, asdict(ready.packing))
 
 
 @contextmanager
 def _ended(beginning: Future[StudyRun]) -> Iterator[None]:
-    """Ends the study's run, if it could be made, as what happens here ends."""
+    """Ends the study's run, if it could be made, as what happens here ends.
+
+    Raises:
+        RecordError: The store has failed since the run was made.
+    """
     try:
         yield
+        beginning.result().end()
     except BaseException as error:
-        if beginning.exception() is None:
+        if beginning.exception() is not None:
+            raise
+        with suppress(TrackingError):
             beginning.result().end(error)
+        if isinstance(error, TrackingError):
+            raise RecordError(str(error)) from error
         raise
-    beginning.result().end()
 
 
 def _search(plan: Plan, ready: _Ready, study_run: Future[StudyRun]) -> Ledger:
@@ -266,6 +276,11 @@ def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packin
     )
 
 
+def _log_trials(ledger: Ledger, study_run: StudyRun) -> None:
+    with explained(study_run.store):
+        study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+
+
 def _log_best(
     ledger: Ledger, ready: _Ready, study_run: StudyRun, model_name: str
 ) -> dict[str, Any]:
@@ -280,7 +295,8 @@ def _log_best(
         best.params, ledger.weights, ready.encoder, parts.classes, parts.target_name
     )
     metrics, confusion = scoring.score(predictor, parts)
-    logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
+    with explained(study_run.store):
+        logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
     return {"best": best.to_dict(), **logged}
 
 

@@ -76,26 +76,57 @@ def test_tune_reports_on_stderr_and_answers_with_one_json_line(
     assert left == []
 
 
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_study_says_so_and_leaves_no_run_open(
-    environment: dict[str, str], folder: Path
+    environment: dict[str, str], folder: Path, by: signal.Signals
 ) -> None:
-    flags = ["--max_evals", "400", "--epochs", "100", "--study", "interrupted"]
+    flags = ["--max_evals", "400", "--epochs", "100", "--study", f"interrupted by {by.name}"]
     words = [sys.executable, "-m", "ray_jobs.tune", *flags]
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "best" in line:
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(by)
         rest = process.stderr.read()
     assert process.returncode == 130, rest
     assert "interrupted" in rest
     assert "Traceback" not in rest
     store = open_store()
-    runs = store.client.search_runs([store.experiment_id], "tags.study = 'interrupted'")
+    runs = store.client.search_runs(
+        [store.experiment_id], f"tags.study = 'interrupted by {by.name}'"
+    )
     statuses = {run.info.status for run in runs}
     assert "KILLED" in statuses
     assert "RUNNING" not in statuses
+
+
+def test_an_address_without_a_cluster_is_refused_at_once(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    away = {**environment, "RAY_ADDRESS": "127.0.0.1:1"}
+    done = command(away, sys.executable, "-m", "ray_jobs.train", cwd=tmp_path)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: RAY_ADDRESS must name a running cluster, got 127.0.0.1:1 (")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("room", ["960k", "1300k"])
+def test_a_full_disk_is_a_line(environment: dict[str, str], tmp_path: Path, room: str) -> None:
+    """Room for the new database, but not for the study."""
+    mount = command(environment, "mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", tmp_path)
+    if mount.returncode:
+        pytest.skip("only root may mount")
+    try:
+        words = [sys.executable, "-m", "ray_jobs.tune", "--max_evals", "3", "--epochs", "2"]
+        done = command(environment, *words, cwd=tmp_path)
+    finally:
+        command(environment, "umount", tmp_path)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "disk" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

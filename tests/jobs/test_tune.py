@@ -8,6 +8,8 @@ import math
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -96,6 +98,54 @@ def test_a_store_that_does_not_open_ends_the_search_under_way(
     assert "2000/2000 trials" not in errors
     assert errors.splitlines()[-1].startswith("error: the tracking server must be reachable, got")
     assert "Traceback" not in errors
+
+
+def test_a_server_that_dies_for_good_ends_the_study_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    words = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    server = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def kill_once_a_trial_is_there() -> None:
+        client = mlflow.MlflowClient(uri)
+        while not client.search_runs(["1"], "tags.trial = '0'"):
+            time.sleep(0.2)
+        os.killpg(server.pid, signal.SIGKILL)
+
+    try:
+        while server.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        open_store()
+        killer = threading.Thread(target=kill_once_a_trial_is_there)
+        killer.start()
+        assert run_job(lambda: study("--max_evals", 60, "--pack_size", 2, "--epochs", 20)) == 1
+        killer.join()
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    errors = capfd.readouterr().err
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("error: the MLflow store must accept the record, got")
+
+
+def test_the_next_ctrl_c_is_the_jobs_again(recorded: dict[str, Any]) -> None:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_trial_0_is_the_default_configuration(store: Store, recorded: dict[str, Any]) -> None:

@@ -240,6 +240,12 @@ def test_other_uris_are_refused(uri: str) -> None:
         open_store(uri)
 
 
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_database_in_memory_is_refused(uri: str) -> None:
+    with pytest.raises(TrackingError, match=f"must outlive the job, got {uri}, "):
+        open_store(uri)
+
+
 def test_a_file_store_is_used_when_the_user_opts_in(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
