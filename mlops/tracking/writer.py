@@ -201,7 +201,8 @@ class RunWriter:
                 if child.original not in self._children and (everything or child.is_due(now)):
                     self._try(trial, child)
         except Exception as error:
-            self._error, self._retry_at = error, now + RETRY_SECONDS
+            # From now, not from the start of a try that may have lasted: calls come in between.
+            self._error, self._retry_at = error, time.monotonic() + RETRY_SECONDS
             return False
         finally:
             self.seconds += time.thread_time() - started
