@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
 from typing import Any
 
 from mlops.errors import InputError, MlopsError
@@ -24,9 +23,7 @@ def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
     """
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        # Libraries may print; stdout is for the result alone.
-        with redirect_stdout(sys.stderr):
-            result = job()
+        result = job()
     except MlopsError as error:
         problems = error.problems if isinstance(error, InputError) else [str(error)]
         for problem in problems:

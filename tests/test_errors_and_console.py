@@ -107,13 +107,11 @@ def test_a_fault_of_ours_keeps_its_traceback() -> None:
         run_job(job)
 
 
-def test_what_libraries_print_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    def job() -> dict[str, Any]:
-        print("View run at http://...")
-        return {"done": True}
-
-    assert run_job(job) == 0
-    assert capsys.readouterr() == ('{"done": true}\n', "View run at http://...\n")
+def test_help_goes_to_stdout() -> None:
+    words = [sys.executable, "-m", "ray_jobs.tune", "--help"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: python -m ray_jobs.tune")
+    assert done.stderr == ""
 
 
 def test_too_little_memory_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,6 +97,8 @@ def run(
     started = time.monotonic()
     prepare_environment()
     with ExitStack() as stack:
+        # Libraries may print; stdout is for the job's result alone.
+        stack.enter_context(redirect_stdout(sys.stderr))
         connection = stack.enter_context(closing(cluster.Connection()))
         background = ThreadPoolExecutor(max_workers=1)
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
