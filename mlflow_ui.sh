@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Opens the MLflow UI on http://localhost:5000 for the store of the jobs: MLFLOW_TRACKING_URI, or
-# sqlite:///mlflow.db beside this file. Arguments go to `mlflow ui`, e.g. ./mlflow_ui.sh --port 5001, or `make ui ARGS="--port 5001"`
+# sqlite:///mlflow.db beside this file. Arguments go to `mlflow ui`: ./mlflow_ui.sh --port 5001, or
+# make ui ARGS="--port 5001"
 set -euo pipefail
 uri="${MLFLOW_TRACKING_URI:-sqlite:///$(cd "$(dirname "$0")" && pwd)/mlflow.db}"
 case "$uri" in

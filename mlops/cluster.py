@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from mlops.errors import InputError
+from mlops.errors import InputError, first_line
 
 # Seconds a cluster may take to accept a connection.
 CONNECT_SECONDS = 10.0
@@ -82,7 +82,7 @@ class Connection:
             import ray
 
             # Garbage may hold references to objects of Ray's. Let no other thread collect it now:
-            # a reference dropped while Ray shuts down ends the process.
+            # a reference dropped while Ray shuts down can end the process.
             gc.freeze()
             ray.shutdown()
             gc.unfreeze()
@@ -100,10 +100,9 @@ def _check(address: str) -> None:
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"RAY_ADDRESS must name a running cluster, got {address} ({reason}); start one with `ray "
-        "start --head`, or unset RAY_ADDRESS to use this machine alone"
+        f"RAY_ADDRESS must name a running cluster, got {address} ({first_line(error)}); start one "
+        "with `ray start --head`, or unset RAY_ADDRESS to use this machine alone"
     )
 
 

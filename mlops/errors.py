@@ -56,3 +56,9 @@ class RecordError(MlopsError):
 
 class StudyError(MlopsError):
     """A study ended without a usable model."""
+
+
+def first_line(error: BaseException) -> str:
+    """Returns an error's first line, at most 200 characters of it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
-from mlops.errors import TrackingError
+from mlops.errors import TrackingError, first_line
 
 ELSEWHERE = "set MLFLOW_TRACKING_URI to another store, or unset it to use sqlite:///mlflow.db"
 T = TypeVar("T")
@@ -117,12 +117,6 @@ def _root_of(error: BaseException) -> str:
     while inner := error.__cause__ or error.__context__:
         error = inner
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns an error's first line, at most 200 characters of it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
 
 
 def check_sqlite(path: Path, timeout: float) -> None:

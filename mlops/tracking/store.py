@@ -16,14 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops.errors import TrackingError
+from mlops.errors import TrackingError, first_line
 from mlops.tracking.probe import (
     ELSEWHERE,
     check_database,
     check_server,
     check_sqlite,
     create_sqlite,
-    first_line,
     without_password,
 )
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "mlops-classification"
 _DATABASES = ("postgresql", "mysql", "mssql")
+_IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 _QUIETED = ("mlflow", "alembic", "sqlalchemy")
 
 
@@ -64,9 +64,6 @@ class Store:
         return without_password(self.uri)
 
 
-_IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
-
-
 def prepare_environment() -> None:
     """Quietens MLflow and shortens its patience, unless the user has set otherwise.
 
@@ -79,7 +76,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # MLflow would try for four minutes, deaf to Ctrl-C; the writer tries again by itself.
+    # MLflow would repeat a request seven times with doubling waits; the writer tries by itself.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
