@@ -131,7 +131,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
         )
     except pd.errors.EmptyDataError as error:
         raise TableError("the file must have a header line and rows, got an empty file") from error
-    _check_names(header.iloc[0].to_list())
+    names = header.iloc[0].to_list()
+    _check_separator(names)
+    _check_names(names)
     frame = pd.read_csv(
         path,
         keep_default_na=False,
@@ -172,6 +174,15 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 def _parquet_column(file: pyarrow.parquet.ParquetFile, name: str) -> pd.Series:
     column = file.read([name], use_threads=False).select([name])
     return column.to_pandas(ignore_metadata=True)[name].copy()
+
+
+def _check_separator(names: list[str]) -> None:
+    for separator, title in {";": "semicolons", "\t": "tabs"}.items():
+        if len(names) == 1 and separator in names[0]:
+            raise TableError(
+                f"cells must be separated by commas, got {title} in the header; write the file "
+                f"with commas (pandas: `read_csv(path, sep={separator!r}).to_csv(...)`)"
+            )
 
 
 def _check_names(names: list[str]) -> None:

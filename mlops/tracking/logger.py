@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -130,6 +131,8 @@ class StudyLogger(MLflowLoggerCallback):
 
 def failure_reason(trial: Trial) -> str:
     """Returns in one line why Tune gave a pack up."""
-    error = trial.get_error()
-    lines = [line for line in str(error or "").splitlines() if line.strip()]
-    return f"its worker failed: {lines[-1].strip()}" if lines else "its worker failed"
+    # `trial.get_error` looks where Tune would copy this file to, later.
+    file = Path(trial.error_file or "")
+    text = file.read_text(errors="replace") if file.is_file() else ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f"its worker failed: {lines[-1].strip()[:200]}" if lines else "its worker failed"

@@ -117,8 +117,12 @@ def run(
             # torch exports one network at a time.
             wait([warming])
             recording = background.submit(_log_best, ledger, ready, study_run, tracking.model_name)
-            connection.close()
-            logged = recording.result()
+            try:
+                connection.close()
+                logged = recording.result()
+            finally:
+                # Who interrupts now still gets a model that is recorded as a whole.
+                wait([recording])
     _report(logged, study_run.store.display_uri)
     return {
         "study": plan.name,

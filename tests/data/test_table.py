@@ -127,10 +127,12 @@ BAD_TABLES = [
     ),
     Bad("no feature", csv_of(small_frame()[["target"]]), ["column besides target `target`"]),
     Bad(
-        "other separator",
+        "semicolons",
         csv_text("a;target\n1;2\n"),
-        ["column to predict must be named", "'a;target'"],
+        ["separated by commas, got semicolons", "sep=';'"],
     ),
+    Bad("tabs", csv_text("a\ttarget\n1\t2\n"), ["separated by commas, got tabs", "'\\t'"]),
+    Bad("other separator", csv_text("a|target\n1|2\n"), ["must be named", "'a|target'"]),
     Bad(
         "unknown target",
         csv_of(small_frame()),

@@ -202,6 +202,7 @@ def test_mlproject_entries(
     assert all(run.info.status == "FINISHED" for run in new)
     if entry in ("train", "tune"):
         (parent,) = parents
+        assert parent.info.run_name.startswith(f"{entry}-20")
         assert len(new) == 1 + (2 if entry == "tune" else 1)
         assert parent.data.metrics["test_accuracy"] > 0.5
     assert (folder / "small.parquet").exists() == (entry == "generate_data")

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import mlflow
 import numpy as np
@@ -125,9 +127,8 @@ def test_a_server_that_dies_for_good_ends_the_study_with_a_line(
 
     try:
         while server.poll() is None:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+            with suppress(OSError), urlopen(f"{uri}/health", timeout=100):
+                break
             time.sleep(0.2)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         open_store()
@@ -345,20 +346,21 @@ def test_a_given_test_file(store: Store, shared_data: Path) -> None:
     assert result["test_accuracy"] > 0.82
 
 
-def kill_a_worker(seconds: float, killed: list[int]) -> None:
-    """Kills the process of a pack, once it trains."""
+def kill_workers(times: int, seconds: float, killed: list[int]) -> None:
+    """Kills the process of a pack, once it trains, and the next one."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not killed:
+    while time.monotonic() < deadline and len(killed) < times:
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 line = (process / "cmdline").read_text()
             except OSError:
                 continue
-            if line.startswith("ray::") and ".train" in line:
+            pid = int(process.name)
+            if pid not in killed and line.startswith("ray::") and ".train" in line:
                 time.sleep(0.5)
-                os.kill(int(process.name), signal.SIGKILL)
-                killed.append(int(process.name))
-                return
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+                break
         time.sleep(0.05)
 
 
@@ -366,7 +368,7 @@ def test_a_killed_worker_costs_no_trial_and_no_epoch_twice(
     store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
     killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker, args=(60, killed))
+    killer = threading.Thread(target=kill_workers, args=(1, 60, killed))
     killer.start()
     result = study("--max_evals", 4, "--pack_size", 2, "--epochs", 400)
     killer.join()
@@ -376,6 +378,24 @@ def test_a_killed_worker_costs_no_trial_and_no_epoch_twice(
     assert capfd.readouterr().out == ""
     for run in children(store, result["run_id"]):
         assert epochs_of(store, run, "val_loss") == list(range(1, 401))
+
+
+def test_a_worker_that_dies_each_time_fails_its_trials_and_says_why(
+    store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_workers, args=(3, 100, killed))
+    killer.start()
+    flags = ["--max_evals", 2, "--pack_size", 2, "--epochs", 4000, "--study", "dies"]
+    assert run_job(lambda: study(*flags)) == 1
+    killer.join()
+    assert len(killed) == 3
+    assert "got 2 without" in capfd.readouterr().err.splitlines()[-1]
+    runs = store.client.search_runs([store.experiment_id], "tags.study = 'dies'")
+    assert [run.info.status for run in runs] == ["FAILED"] * 3
+    reasons = {run.data.tags["reason"] for run in runs if "trial" in run.data.tags}
+    assert len(reasons) == 1
+    assert "its worker process has died" in reasons.pop()
 
 
 def test_more_workers_than_fit_is_refused(store: Store, capsys: pytest.CaptureFixture) -> None:

@@ -31,10 +31,14 @@ class Pack:
     """What a callback sees of a Tune trial."""
 
     config: dict[str, Any]
-    error: str | None = None
+    error_file: str | None = None
 
-    def get_error(self) -> str | None:
-        return self.error
+
+def as_file(error: str) -> str:
+    """Writes an error where Tune does, in the trial's folder."""
+    path = Path(f"error-{time.time_ns()}.txt")
+    path.write_text(error)
+    return str(path)
 
 
 def pack(number: int, *trials: int, duplicates: dict[int, int] | None = None) -> Pack:
@@ -108,7 +112,7 @@ class Tune:
         self.logger.on_trial_complete(iteration=0, trials=[], trial=pack)
 
     def give_up(self, pack: Pack, error: str) -> None:
-        pack.error = error
+        pack.error_file = as_file(error)
         self.logger.on_trial_error(iteration=0, trials=[], trial=pack)
 
 
@@ -319,7 +323,12 @@ def test_a_pack_that_dies_before_it_starts_has_its_runs(
     ],
 )
 def test_failure_reason(error: str | None, reason: str) -> None:
-    assert failure_reason(Pack({}, error)) == reason  # type: ignore[arg-type]
+    dead = Pack({}, None if error is None else as_file(error))
+    assert failure_reason(dead) == reason  # type: ignore[arg-type]
+
+
+def test_failure_reason_without_its_file() -> None:
+    assert failure_reason(Pack({}, "absent.txt")) == "its worker failed"  # type: ignore[arg-type]
 
 
 def test_a_study_of_many_trials(tune: Tune, module_store: Store, parent: str) -> None:

@@ -38,13 +38,17 @@ def test_the_alias_moves_to_the_last_version(store: Store, monkeypatch: pytest.M
     import mlflow
 
     models = [log(store, seed) for seed in (0, 1)]
-    versions = [registry.register(store, model, tags={"data_digest": "d"}) for model in models]
+    versions = [
+        registry.register(store, model, tags={"data_digest": "d"}, description="of a toy")
+        for model in models
+    ]
     assert versions == [versions[0], versions[0] + 1]
     found = store.client.get_model_version_by_alias("mlp", "candidate")
     assert int(found.version) == versions[1]
     assert found.run_id == models[1].run_id
     assert found.tags["sha256"] == models[1].sha256
     assert found.tags["data_digest"] == "d"
+    assert found.description == "of a toy"
     linked = store.client.get_logged_model(models[1].model_id).tags["mlflow.modelVersions"]
     assert linked.count("version") == 1
 

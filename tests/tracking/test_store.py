@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -244,6 +245,17 @@ def test_other_uris_are_refused(uri: str) -> None:
 def test_a_database_in_memory_is_refused(uri: str) -> None:
     with pytest.raises(TrackingError, match=f"must outlive the job, got {uri}, "):
         open_store(uri)
+
+
+def test_a_store_in_a_copy_of_the_working_directory_is_warned_of(
+    empty_database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    for folder, warnings in [(tmp_path, 0), (copy, 1)]:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(empty_database, folder / "mlflow.db")
+        open_store(f"sqlite:///{folder}/mlflow.db")
+        assert caplog.text.count("submit with MLFLOW_TRACKING_URI set") == warnings
 
 
 def test_a_file_store_is_used_when_the_user_opts_in(

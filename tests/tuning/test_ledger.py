@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,15 @@ class Pack:
     """What a callback sees of a Tune trial."""
 
     config: dict[str, Any]
-    error: str | None = None
-
-    def get_error(self) -> str | None:
-        return self.error
+    error_file: str | None = None
 
 
-def pack(number: int, *trials: int, duplicates: dict[int, int] | None = None, **error: str) -> Pack:
+def pack(
+    number: int,
+    *trials: int,
+    duplicates: dict[int, int] | None = None,
+    error_file: str | None = None,
+) -> Pack:
     members = [
         {
             "number": trial,
@@ -39,7 +42,7 @@ def pack(number: int, *trials: int, duplicates: dict[int, int] | None = None, **
         }
         for trial in trials
     ]
-    return Pack({"pack": number, "trials": members}, **error)
+    return Pack({"pack": number, "trials": members}, error_file)
 
 
 def records(trial: int, *epochs: int) -> list[Report]:
@@ -173,9 +176,11 @@ def test_a_pack_started_again_is_not_counted_twice() -> None:
     assert (table.best, table.weights) == (table.rows[0], b"weights of 0")
 
 
-def test_a_pack_that_dies_for_good_fails_what_it_leaves_open() -> None:
+def test_a_pack_that_dies_for_good_fails_what_it_leaves_open(tmp_path: Path) -> None:
     table = ledger(max_evals=3)
-    dead = pack(0, 0, 1, 2, duplicates={2: 1}, error="Failure # 1\n...\nMemoryError: no more\n\n")
+    error = tmp_path / "error.txt"
+    error.write_text("Failure # 1\n...\nMemoryError: no more\n\n")
+    dead = pack(0, 0, 1, 2, duplicates={2: 1}, error_file=str(error))
     table.on_trial_start(trial=dead)
     table.on_trial_result(trial=dead, result=report([], [ended(0, 0.9)]))
     table.on_trial_error(trial=dead)
@@ -191,7 +196,7 @@ def test_a_pack_that_dies_for_good_fails_what_it_leaves_open() -> None:
 def test_a_pack_that_dies_before_it_starts_is_in_the_table() -> None:
     """Tune calls `on_trial_error` without `on_trial_start` when a worker cannot be set up."""
     table = ledger(max_evals=2)
-    table.on_trial_error(trial=pack(0, 0, 1, error="OSError: no room"))
+    table.on_trial_error(trial=pack(0, 0, 1))
     assert table.outcomes() == {"failed": 2}
     assert not table.interrupted
 
@@ -271,23 +276,6 @@ def test_a_study_that_never_proposed_its_last_pack_is_interrupted() -> None:
     table.close()
     assert table.outcomes() == {"completed": 1}
     assert table.interrupted
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ("Failure # 1\nTraceback\nValueError: wrong\n", "its worker failed: ValueError: wrong"),
-        ("", "its worker failed"),
-        (None, "its worker failed"),
-    ],
-)
-def test_the_reason_of_a_failure_is_one_line(error: str | None, reason: str) -> None:
-    table = ledger()
-    dead = pack(0, 0)
-    dead.error = error
-    table.on_trial_start(trial=dead)
-    table.on_trial_error(trial=dead)
-    assert table.rows[0].reason == reason
 
 
 def trained(
