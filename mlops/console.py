@@ -21,7 +21,7 @@ def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
     Returns:
         The exit status: 0 done, 1 failed, 2 unusable settings or input, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         result = job()
     except MlopsError as error:
@@ -37,6 +37,13 @@ def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
         return 130
     print(json.dumps(result), flush=True)
     return 0
+
+
+def _interrupt(*_: object) -> None:
+    """Takes SIGTERM for Ctrl-C, which a shell's background jobs ignore."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def leave(status: int) -> None:

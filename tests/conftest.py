@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 FOREIGN = ("MLFLOW_", "RAY_", "TUNE_")
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C interrupt, also when the tests are a background job, which ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

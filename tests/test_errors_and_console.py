@@ -121,17 +121,20 @@ def test_too_little_memory_is_a_line(capsys: pytest.CaptureFixture[str]) -> None
     assert len(errors.splitlines()) == 1
 
 
-def test_sigterm_is_taken_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_is_taken_as_ctrl_c(on_ctrl_c: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def job() -> dict[str, Any]:
         signal.raise_signal(signal.SIGTERM)
         time.sleep(60)
         return {}
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         assert run_job(job) == 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
     assert "interrupted" in capsys.readouterr().err
 
 
