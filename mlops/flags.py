@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,7 +64,7 @@ def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "
     try:
         flags: dict[str, Any] = CliSettingsSource(
             model,
-            cli_parse_args=list(argv),
+            cli_parse_args=_spelt_out(argv, job),
             cli_avoid_json=True,
             cli_hide_none_type=True,
             root_parser=parser,
@@ -83,6 +84,22 @@ def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _spelt_out(argv: Sequence[str], job: type[BaseModel]) -> list[str]:
+    """Gives a switch without a value, such as --rollback, the value true."""
+    switches = {
+        f"--{name}".replace("_", dash)
+        for name, field in job.model_fields.items()
+        if field.annotation is bool
+        for dash in "_-"
+    }
+    spelt = []
+    for token, following in zip_longest(argv, argv[1:], fillvalue="--"):
+        spelt.append(token)
+        if token in switches and following.startswith("--"):
+            spelt.append("true")
+    return spelt
 
 
 def _unknown_flags(tokens: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:

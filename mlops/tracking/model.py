@@ -1,12 +1,13 @@
 """A study's best model as an MLflow model, loadable as `pyfunc` and as `pytorch`, without pickle.
 
     MLmodel  requirements.txt  conda.yaml  python_env.yaml  input_example.json
-    predictor/       what `mlops.tracking.pyfunc` reads: safetensors and JSON
+    predictor/       what `mlops.tracking.pyfunc` reads: safetensors and JSON, with the model's card
     data/model.pt2   the exported network, for `mlflow.pytorch.load_model`
     code/mlops/      this package, so that the model loads where it is not installed
     checksums.json   SHA-256 of every other file; its own is the tag `sha256` of the model
 
-MLflow's loaders put code/ before all else on the path and import from it. `registry.load` does not.
+MLflow's loaders put code/ before all else on the path and import from it; `registry.load_version`
+does not.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def log_model(
     target_name: str,
     example: pd.DataFrame,
     metrics: dict[str, float] | None = None,
+    card: dict[str, Any] | None = None,
 ) -> LoggedModel:
     """Records a trained model under the name `model` of a run.
 
@@ -102,6 +104,7 @@ def log_model(
         example: Some raw rows; the first few are stored with the model.
         metrics: The model's scores, recorded both on the run and on the model at step 0: whoever
             calls this need not log them again.
+        card: What is to be known of the model (`mlops.tracking.card`).
 
     Raises:
         TrackingError: The model could not be stored; the record of it is marked as failed.
@@ -111,7 +114,7 @@ def log_model(
     predictor = pyfunc.Predictor(network, encoder, classes, target_name, hyperparameters)
     with tempfile.TemporaryDirectory(prefix="mlops-model-") as scratch:
         folder = Path(scratch) / NAME
-        model = _save(folder, predictor, example)
+        model = _save(folder, predictor, example, card or {})
         return _record(store, run_id, folder, model, predictor, metrics or {})
 
 
@@ -156,7 +159,9 @@ def _record(
     return LoggedModel(uri, entry.model_id, run_id, entry.artifact_location, sha256)
 
 
-def _save(folder: Path, predictor: pyfunc.Predictor, example: pd.DataFrame) -> Model:
+def _save(
+    folder: Path, predictor: pyfunc.Predictor, example: pd.DataFrame, card: dict[str, Any]
+) -> Model:
     """Writes a model folder, all but MLmodel, which wants ids that only the store can give.
 
     This is what `mlflow.pytorch.save_model` writes, without its comparing of every requirement with
@@ -166,11 +171,12 @@ def _save(folder: Path, predictor: pyfunc.Predictor, example: pd.DataFrame) -> M
     from mlflow.models import Model
 
     package = Path(pyfunc.__file__).parents[1]
-    no_caches = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(package, folder / "code" / package.name, ignore=no_caches)
+    # A model that is loaded predicts; it need not tune, or serve itself.
+    unused = shutil.ignore_patterns("__pycache__", "serving", "tuning")
+    shutil.copytree(package, folder / "code" / package.name, ignore=unused)
     (folder / "data").mkdir()
     torch.export.save(export(predictor.mlp, predictor.encoder.width), folder / "data" / "model.pt2")
-    pyfunc.write(folder / PREDICTOR, predictor)
+    pyfunc.write(folder / PREDICTOR, predictor, card)
     _write_environment(folder)
 
     model = Model()

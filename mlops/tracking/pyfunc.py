@@ -2,6 +2,7 @@
 
     model.json            hyperparameters, preprocessing, classes, target
     weights.safetensors   the weights, as `MLP.state_dict()` has them
+    card.json             what is to be known of it (`mlops.tracking.card`)
 
 MLflow's `python_function` flavor names this module as its loader. It needs MLflow for nothing, so a
 server may use it alone.
@@ -10,6 +11,7 @@ server may use it alone.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
     from mlops.data.features import FeatureEncoder
     from mlops.nn.mlp import MLP
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
+CARD = "card.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +88,8 @@ def probability_columns(classes: list[Any]) -> list[str]:
     return [f"probability_{label}" for label in classes]
 
 
-def write(folder: Path, predictor: Predictor) -> None:
-    """Writes a predictor's two files into a new folder."""
+def write(folder: Path, predictor: Predictor, card: Mapping[str, Any]) -> None:
+    """Writes a predictor's files into a new folder."""
     from safetensors.torch import save
 
     folder.mkdir()
@@ -97,15 +100,16 @@ def write(folder: Path, predictor: Predictor) -> None:
         "classes": predictor.classes,
         "target": predictor.target_name,
     }
-    text = json.dumps(description, indent=1, allow_nan=False, ensure_ascii=False)
-    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    for name, values in ((DESCRIPTION, description), (CARD, card)):
+        text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False)
+        (folder / name).write_text(text, encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in predictor.mlp.state_dict().items()}
     # Not save_file: its files are readable by their owner alone.
     (folder / WEIGHTS).write_bytes(save(weights))
 
 
-def read(folder: Path) -> Predictor:
-    """Reads what `write` wrote; nothing in the folder is executed.
+def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
+    """Reads a predictor and its card, as `write` wrote them; nothing in the folder is executed.
 
     Raises:
         TrackingError: The files are of another format or do not belong together.
@@ -132,9 +136,10 @@ def read(folder: Path) -> Predictor:
             f"a model's weights must fit its description, got {str(error).splitlines()[0]}; the "
             "model is damaged, train it again"
         ) from error
-    return Predictor(mlp.eval(), encoder, classes, description["target"], hyperparameters)
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    return Predictor(mlp.eval(), encoder, classes, description["target"], hyperparameters), card
 
 
 def _load_pyfunc(path: str) -> Predictor:
     """Loads the model for `mlflow.pyfunc.load_model`."""
-    return read(Path(path))
+    return read(Path(path))[0]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mlops.errors import TrackingError
+from mlops.errors import TrackingError, first_line
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, verify
 from mlops.tracking.model import PREDICTOR, LoggedModel
-from mlops.tracking.store import Store
+from mlops.tracking.store import Store, explained
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MODEL = "mlp"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
-_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 def register(
@@ -33,7 +32,7 @@ def register(
 ) -> int:
     """Makes a model a version of a registered model and points an alias at it.
 
-    The version carries the model's tag `sha256`, by which `load` checks its files.
+    The version carries the model's tag `sha256`, by which `load_version` checks its files.
 
     Args:
         store: Where the model is on record.
@@ -69,20 +68,37 @@ def register(
         _link_version(client, model.model_id, name, made.version)
     except MlflowException as error:
         raise TrackingError(
-            f"a model must be registered as `{name}`, got {str(error).splitlines()[0]}; see to the "
-            "store"
+            f"a model must be registered as `{name}`, got {first_line(error)}; see to the store"
         ) from error
     return int(made.version)
 
 
-def load(store: Store, uri: str) -> pyfunc.Predictor:
-    """Reads a registered model whose files are those that were registered.
+@dataclass(frozen=True, eq=False)
+class RegisteredModel:
+    """A version of a registered model, read from files that are those that were registered.
 
-    No code and no pickle of the model's folder is run.
+    Attributes:
+        name: The registered model.
+        version: The version's number.
+        run_id: The study's run.
+        predictor: The model.
+        card: What is to be known of it (`mlops.tracking.card`); empty if it was recorded without.
+    """
+
+    name: str
+    version: int
+    run_id: str
+    predictor: pyfunc.Predictor
+    card: dict[str, Any]
+
+
+def load_version(store: Store, name: str, which: int | str) -> RegisteredModel:
+    """Reads a version; no code and no pickle of the model's folder is run.
 
     Args:
         store: Where the registry is.
-        uri: `models:/mlp@candidate` or `models:/mlp/3`.
+        name: The registered model.
+        which: The version's number, or an alias.
 
     Raises:
         TrackingError: There is no such version, or its files have been changed.
@@ -90,20 +106,14 @@ def load(store: Store, uri: str) -> pyfunc.Predictor:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    match = _URI.fullmatch(uri)
-    if match is None:
-        raise TrackingError(
-            f"a model must be named `models:/{MODEL}@{CANDIDATE}` or `models:/{MODEL}/1`, got {uri}"
-        )
-    name, alias, number = match.group("name", "alias", "version")
     client = store.client
     # A copy, so that what is read is what was checked.
     with tempfile.TemporaryDirectory(prefix="mlops-load-") as scratch:
         try:
             version = (
-                client.get_model_version_by_alias(name, alias)
-                if alias
-                else client.get_model_version(name, number)
+                client.get_model_version(name, str(which))
+                if isinstance(which, int)
+                else client.get_model_version_by_alias(name, which)
             )
             folder = download_artifacts(
                 artifact_uri=client.get_model_version_download_uri(name, version.version),
@@ -111,12 +121,42 @@ def load(store: Store, uri: str) -> pyfunc.Predictor:
                 tracking_uri=store.uri,
             )
         except (MlflowException, OSError) as error:
+            kind = "version" if isinstance(which, int) else "alias"
             raise TrackingError(
-                f"{uri} must name a model of {store.display_uri}, got "
-                f"{str(error).splitlines()[0]}; `python -m ray_jobs.tune` makes one"
+                f"{kind} `{which}` of model `{name}` must be in {store.display_uri}, got "
+                f"{first_line(error)}; `python -m ray_jobs.tune` makes one"
             ) from error
         verify(Path(folder), version.tags.get(SHA256_TAG))
-        return pyfunc.read(Path(folder) / PREDICTOR)
+        predictor, card = pyfunc.read(Path(folder) / PREDICTOR)
+    return RegisteredModel(name, int(version.version), version.run_id, predictor, card)
+
+
+def version_of(store: Store, name: str, alias: str) -> int | None:
+    """Returns the version an alias points at, None if there is none; one short query.
+
+    Raises:
+        TrackingError: The store does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with explained(store):
+        try:
+            aliases = store.client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+    return int(aliases[alias]) if alias in aliases else None
+
+
+def move_alias(store: Store, name: str, alias: str, version: int) -> None:
+    """Points an alias at a version.
+
+    Raises:
+        TrackingError: The store refuses.
+    """
+    with explained(store):
+        store.client.set_registered_model_alias(name, alias, str(version))
 
 
 def _ensure_registered(client: MlflowClient, name: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError
 from mlops.tracking import registry
+from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
 from mlops.tracking.model import log_model
 from mlops.tracking.pictures import log_confusion_matrix
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from mlops.data.table import Parts
     from mlops.tracking.pyfunc import Predictor
 
-CANDIDATE = "candidate"
 # MLflow cuts longer values.
 LONGEST_PARAM = 6000
 
@@ -135,6 +135,7 @@ class StudyRun:
             target_name=predictor.target_name,
             example=parts.test.frame,
             metrics=dict(metrics),
+            card=make_card(self._study, parts, predictor, metrics, confusion),
         )
         tags = {"study": self._study, "data_digest": parts.digest, "data": parts.name}
         description = (
@@ -142,11 +143,21 @@ class StudyRun:
             f"{metrics['test_accuracy']:.4f}, best of {self._study}."
         )
         version = registry.register(
-            self.store, model, model_name, alias=CANDIDATE, tags=tags, description=description
+            self.store,
+            model,
+            model_name,
+            alias=registry.CANDIDATE,
+            tags=tags,
+            description=description,
         )
         return {
             **metrics,
-            "model": {"name": model_name, "version": version, "alias": CANDIDATE, "uri": model.uri},
+            "model": {
+                "name": model_name,
+                "version": version,
+                "alias": registry.CANDIDATE,
+                "uri": model.uri,
+            },
         }
 
 

@@ -52,15 +52,18 @@ def score(predictor: Predictor, parts: Parts) -> tuple[dict[str, float], np.ndar
     metrics: dict[str, float] = {}
     confusion = torch.zeros(0)
     for name, part in (("train", parts.train), ("val", parts.validation), ("test", parts.test)):
-        loss, confusion = _score_part(predictor, part)
-        metrics[f"{name}_loss"] = loss
-        metrics[f"{name}_accuracy"] = float(accuracy(confusion))
-        metrics[f"{name}_f1"] = float(macro_f1(confusion))
+        scores, confusion = score_part(predictor, part)
+        metrics |= {f"{name}_{score}": value for score, value in scores.items()}
     return metrics, confusion.numpy()
 
 
 @torch.inference_mode()
-def _score_part(predictor: Predictor, part: Part) -> tuple[float, torch.Tensor]:
+def score_part(predictor: Predictor, part: Part) -> tuple[dict[str, float], torch.Tensor]:
+    """Scores a model on one part.
+
+    Returns:
+        `loss`, `accuracy` and `f1`, and the confusion matrix: [C, C] int64, actual by predicted.
+    """
     n_classes = len(predictor.classes)
     loss = 0.0
     confusion = torch.zeros(n_classes, n_classes, dtype=torch.int64)
@@ -70,4 +73,9 @@ def _score_part(predictor: Predictor, part: Part) -> tuple[float, torch.Tensor]:
         logits = predictor.mlp(torch.from_numpy(predictor.encoder.transform(part.table, rows)))
         loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
         confusion += confusion_matrices(logits.argmax(1, keepdim=True).T, y, n_classes)[0]
-    return loss / len(part), confusion
+    scores = {
+        "loss": loss / len(part),
+        "accuracy": float(accuracy(confusion)),
+        "f1": float(macro_f1(confusion)),
+    }
+    return scores, confusion

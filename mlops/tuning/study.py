@@ -291,6 +291,7 @@ def _log_best(
     ledger: Ledger, ready: _Ready, study_run: StudyRun, model_name: str
 ) -> dict[str, Any]:
     """Scores the best trial's model on every part, records and registers it."""
+    from mlops.tracking import promotion
     from mlops.tuning import scoring
 
     best = ledger.best
@@ -301,18 +302,28 @@ def _log_best(
         best.params, ledger.weights, ready.encoder, parts.classes, parts.target_name
     )
     metrics, confusion = scoring.score(predictor, parts)
-    with explained(study_run.store):
+    store = study_run.store
+    with explained(store):
         logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
-    return {"best": best.to_dict(), **logged}
+    score = ledger.metric.removeprefix("val_")
+    promoted = promotion.challenge(
+        store,
+        model_name,
+        logged["model"]["version"],
+        f"test_{score}",
+        lambda model: scoring.score_part(model, parts.test)[0][score],
+    )
+    return {"best": best.to_dict(), **logged, "promotion": asdict(promoted)}
 
 
 def _report(logged: Mapping[str, Any], store: str) -> None:
     """Tells people what the job's result tells programs."""
-    model = logged["model"]
+    model, promoted = logged["model"], logged["promotion"]
+    crowned = promoted["champion"] == model["version"]
     print(
         f"test accuracy {logged['test_accuracy']:.4f} by trial {logged['best']['trial']}; "
-        f"{model['name']} version {model['version']} is now {model['name']}@{model['alias']} "
-        f"in {store}",
+        f"{model['name']} version {model['version']} in {store} is now "
+        f"{'champion' if crowned else 'candidate'}: {promoted['reason']}",
         file=sys.stderr,
     )
 

@@ -64,15 +64,16 @@ def log(store: Store, made: Predictor) -> LoggedModel:
 def folder(tmp_path: Path) -> Path:
     """A model's folder as it is before it has ids, with its checksums."""
     path = tmp_path / "folder"
-    model._save(path, predictor(["no", "yes"]), table())
+    model._save(path, predictor(["no", "yes"]), table(), {})
     return path
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "tanh"])
 def test_a_predictor_read_back_predicts_the_same(activation: str, tmp_path: Path) -> None:
     made = predictor(["a", "b", "c"], activation)
-    pyfunc.write(tmp_path / "predictor", made)
-    read = pyfunc.read(tmp_path / "predictor")
+    pyfunc.write(tmp_path / "predictor", made, {"study": "one"})
+    read, card = pyfunc.read(tmp_path / "predictor")
+    assert card == {"study": "one"}
     pd.testing.assert_frame_equal(read.predict(table()), made.predict(table()), check_exact=True)
     assert (read.hyperparameters, read.encoder) == (made.hyperparameters, made.encoder)
     assert (read.classes, read.target_name) == (made.classes, "target")
@@ -159,8 +160,8 @@ def test_raw_rows_are_read_however_pandas_typed_them(
 ) -> None:
     from mlflow.pyfunc import PyFuncModel
 
-    made = pyfunc.read(folder / "predictor")
-    saved = model._save(folder.with_name("again"), made, table())
+    made, _ = pyfunc.read(folder / "predictor")
+    saved = model._save(folder.with_name("again"), made, table(), {})
     loaded = PyFuncModel(saved, made)
     predicted = loaded.predict(frame)
     pd.testing.assert_frame_equal(predicted, made.predict(same_as))
@@ -244,7 +245,7 @@ def test_the_network_is_left_as_it_was(sqlite_store: Store) -> None:
     made.mlp.train()
     logged = log(sqlite_store, made)
     assert made.mlp.training
-    read = pyfunc.read(Path(logged.location) / "predictor")
+    read, _ = pyfunc.read(Path(logged.location) / "predictor")
     assert not read.mlp.training
 
 
@@ -300,7 +301,7 @@ def test_a_model_without_recorded_checksums_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"format": 99}, "format 1, got 99"), ({"classes": ["a", "b", "c"]}, "must fit")],
+    [({"format": 99}, "format 2, got 99"), ({"classes": ["a", "b", "c"]}, "must fit")],
 )
 def test_a_description_that_does_not_fit_is_refused(
     change: dict[str, Any], reason: str, folder: Path, tmp_path: Path

@@ -52,42 +52,40 @@ def test_the_alias_moves_to_the_last_version(store: Store, monkeypatch: pytest.M
     linked = store.client.get_logged_model(models[1].model_id).tags["mlflow.modelVersions"]
     assert linked.count("version") == 1
 
-    by_alias = registry.load(store, "models:/mlp@candidate").predict(ROWS)
-    by_number = registry.load(store, f"models:/mlp/{versions[1]}").predict(ROWS)
-    first = registry.load(store, f"models:/mlp/{versions[0]}").predict(ROWS)
+    by_alias = registry.load_version(store, "mlp", "candidate").predictor.predict(ROWS)
+    by_number = registry.load_version(store, "mlp", versions[1]).predictor.predict(ROWS)
+    first = registry.load_version(store, "mlp", versions[0]).predictor.predict(ROWS)
     pd.testing.assert_frame_equal(by_alias, by_number)
     assert not np.allclose(by_alias["probability_no"], first["probability_no"])
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     loaded = mlflow.pyfunc.load_model("models:/mlp@candidate")
     pd.testing.assert_frame_equal(loaded.predict(ROWS), by_alias)
-    registry.load(store, "models:/mlp@candidate")  # MLflow's loader has left its marks
+    registry.load_version(store, "mlp", "candidate")  # MLflow's loader has left its marks
 
 
 def test_a_version_may_go_without_an_alias(sqlite_store: Store) -> None:
     version = registry.register(sqlite_store, log(sqlite_store), "other name", alias=None)
     assert version == 1
     assert sqlite_store.client.get_registered_model("other name").aliases == {}
-    assert registry.load(sqlite_store, "models:/other name/1").target_name == "y"
+    assert registry.load_version(sqlite_store, "other name", 1).predictor.target_name == "y"
 
 
-@pytest.mark.parametrize(
-    ("uri", "reason"),
-    [
-        ("models:/mlp", "must be named"),
-        ("models:/mlp/latest", "must be named"),
-        ("runs:/abc/model", "must be named"),
-        ("/etc/passwd", "must be named"),
-        ("models:/mlp@champion", "must name a model.*ray_jobs.tune"),
-        ("models:/mlp/7", "must name a model.*ray_jobs.tune"),
-    ],
-)
-def test_a_model_that_is_not_there_is_said_in_a_line(
-    uri: str, reason: str, sqlite_store: Store
-) -> None:
-    with pytest.raises(TrackingError, match=reason) as caught:
-        registry.load(sqlite_store, uri)
+@pytest.mark.parametrize("which", ["champion", 7])
+def test_a_model_that_is_not_there_is_said_in_a_line(which: int | str, store: Store) -> None:
+    with pytest.raises(TrackingError, match=f"`{which}` of model `none`.*ray_jobs.tune") as caught:
+        registry.load_version(store, "none", which)
     assert "\n" not in str(caught.value)
+    assert registry.version_of(store, "none", "champion") is None
+
+
+def test_the_version_of_an_alias(sqlite_store: Store) -> None:
+    versions = [registry.register(sqlite_store, log(sqlite_store)) for _ in range(2)]
+    assert registry.version_of(sqlite_store, "mlp", "candidate") == versions[1]
+    assert registry.version_of(sqlite_store, "mlp", "champion") is None
+    registry.move_alias(sqlite_store, "mlp", "candidate", versions[0])
+    model = registry.load_version(sqlite_store, "mlp", "candidate")
+    assert (model.version, model.name) == (versions[0], "mlp")
 
 
 def plant(folder: Path, how: str) -> None:
@@ -107,7 +105,7 @@ def test_a_model_changed_behind_the_registry_is_refused(how: str, sqlite_store: 
     registry.register(sqlite_store, model)
     plant(Path(model.location), how)
     with pytest.raises(TrackingError, match="files must be those that were recorded"):
-        registry.load(sqlite_store, "models:/mlp@candidate")
+        registry.load_version(sqlite_store, "mlp", "candidate")
 
 
 def test_a_version_that_somebody_else_made_is_refused(sqlite_store: Store) -> None:
@@ -116,4 +114,4 @@ def test_a_version_that_somebody_else_made_is_refused(sqlite_store: Store) -> No
     client.create_registered_model("mlp")
     client.create_model_version("mlp", source=model.location, await_creation_for=0)
     with pytest.raises(TrackingError, match="must carry the checksums recorded with it, got none"):
-        registry.load(sqlite_store, "models:/mlp/1")
+        registry.load_version(sqlite_store, "mlp", 1)

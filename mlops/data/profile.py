@@ -1,0 +1,60 @@
+"""What the training rows held, column by column, for the people who will fill in new ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from mlops.data.columns import as_levels, as_numbers
+from mlops.data.encoders import NumericColumn
+from mlops.data.features import FeatureEncoder
+from mlops.data.table import Part
+
+
+def profile(part: Part, encoder: FeatureEncoder) -> dict[str, dict[str, Any]]:
+    """Describes each column an encoder takes.
+
+    Args:
+        part: The rows it was fitted on.
+        encoder: The fitted preprocessing.
+
+    Returns:
+        JSON values by column, in the encoder's order. Of numbers `min`, `max`, `median` and whether
+        all are `whole`; of categories the `levels` and the `typical`, most frequent one; of both
+        the `kind`, and whether there were `gaps`.
+    """
+    described = {}
+    for column in encoder.columns:
+        cells = part.table[column.name].array.take(part.rows)
+        described[column.name] = (
+            _numbers(column, cells)
+            if isinstance(column, NumericColumn)
+            else _categories(column.name, column.levels, cells)
+        )
+    return described
+
+
+def _numbers(column: NumericColumn, cells: Any) -> dict[str, Any]:
+    numbers = as_numbers(column.name, cells)
+    known = numbers[~np.isnan(numbers)]
+    return {
+        "kind": column.kind,
+        "min": float(known.min()),
+        "max": float(known.max()),
+        "median": column.median,
+        "whole": bool((known == np.floor(known)).all()),
+        "gaps": len(known) < len(numbers),
+    }
+
+
+def _categories(name: str, levels: tuple[str, ...], cells: Any) -> dict[str, Any]:
+    codes, texts = as_levels(name, cells)
+    counts = Counter(texts[code] for code in codes[codes >= 0])
+    return {
+        "kind": "categorical",
+        "levels": list(levels),
+        "typical": max(levels, key=lambda level: counts[level]),
+        "gaps": bool((codes < 0).any()),
+    }

@@ -1,0 +1,181 @@
+"""Who is champion: the version that is served, and those that were before it.
+
+The alias `champion` names it. The registered model's tag `champions` lists the earlier ones, oldest
+first, so that a promotion can be taken back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mlops.data.columns import some_of
+from mlops.errors import InputError, TrackingError
+from mlops.tracking import registry
+from mlops.tracking.pyfunc import Predictor
+from mlops.tracking.registry import CHAMPION
+from mlops.tracking.store import Store, explained
+
+HISTORY_TAG = "champions"
+# MLflow cuts or refuses longer tags; as many promotions can be taken back.
+LONGEST_HISTORY = 100
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """How the question who is champion was answered.
+
+    Attributes:
+        champion: The version that is champion now; None if there is none.
+        before: The version that was before; None if there was none.
+        reason: Why, in a line.
+    """
+
+    champion: int | None
+    before: int | None
+    reason: str
+
+
+def challenge(
+    store: Store, name: str, version: int, metric: str, score: Callable[[Predictor], float]
+) -> Promotion:
+    """Makes a candidate the champion if it is better on the test part that it was scored on.
+
+    Champion and candidate are scored on the same rows. The candidate has never seen them; a
+    champion that was split otherwise may have, which counts in its favour. So a candidate that wins
+    has won fairly, and one that loses may still be promoted by hand.
+
+    Args:
+        store: Where the registry is.
+        name: The registered model.
+        version: The candidate.
+        metric: What `score` measures; of a loss less is better.
+        score: Scores a model on the candidate's test part.
+
+    Raises:
+        TrackingError: The store refuses, or the candidate is damaged.
+    """
+    before = registry.version_of(store, name, CHAMPION)
+    candidate = registry.load_version(store, name, version)
+    if before is None:
+        _crown(store, name, version, None)
+        return Promotion(version, None, "there was no champion")
+    try:
+        champion = registry.load_version(store, name, before)
+    except TrackingError as error:
+        return Promotion(before, before, f"version {before} cannot be compared: {error}")
+    difference = _difference(champion.predictor, candidate.predictor)
+    if difference:
+        return Promotion(before, before, f"it differs from version {before}: {difference}")
+    old, new = score(champion.predictor), score(candidate.predictor)
+    told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
+    if champion.card["data"]["digest"] != candidate.card["data"]["digest"]:
+        told += ", which was trained on another table"
+    if not (new < old if metric.endswith("loss") else new > old):
+        return Promotion(before, before, told)
+    _crown(store, name, version, before)
+    return Promotion(version, before, told)
+
+
+def promote(
+    store: Store, name: str, which: int | str, *, allow_schema_change: bool = False
+) -> Promotion:
+    """Makes a version the champion, whatever its score.
+
+    Args:
+        store: Where the registry is.
+        name: The registered model.
+        which: A version's number or alias.
+        allow_schema_change: Whether its columns or classes may differ from the champion's.
+
+    Raises:
+        InputError: They differ.
+        TrackingError: There is no such version, it is damaged, or the store refuses.
+    """
+    model = registry.load_version(store, name, which)
+    before = registry.version_of(store, name, CHAMPION)
+    if before == model.version:
+        return Promotion(before, before, f"version {before} was champion already")
+    if before is not None and not allow_schema_change:
+        _check_schema(store, name, before, model)
+    _crown(store, name, model.version, before)
+    return Promotion(model.version, before, "promoted by hand")
+
+
+def rollback(store: Store, name: str) -> Promotion:
+    """Makes the champion before the present one champion again.
+
+    Raises:
+        InputError: There is none.
+        TrackingError: It is damaged, or the store refuses.
+    """
+    before = registry.version_of(store, name, CHAMPION)
+    earlier = _history(store, name)
+    while earlier and earlier[-1] == before:
+        earlier.pop()
+    if not earlier:
+        raise InputError(
+            f"there must be an earlier champion of `{name}` to go back to, got none; promote a "
+            "version with --version"
+        )
+    model = registry.load_version(store, name, earlier[-1])
+    # In this order: what is named twice is dropped above, what is not named would be lost.
+    registry.move_alias(store, name, CHAMPION, model.version)
+    _set_history(store, name, earlier[:-1])
+    return Promotion(model.version, before, "rolled back")
+
+
+def _crown(store: Store, name: str, version: int, before: int | None) -> None:
+    if before is not None:
+        _set_history(store, name, [*_history(store, name), before][-LONGEST_HISTORY:])
+    registry.move_alias(store, name, CHAMPION, version)
+
+
+def _history(store: Store, name: str) -> list[int]:
+    with explained(store):
+        tags = store.client.get_registered_model(name).tags
+    return [int(version) for version in json.loads(tags.get(HISTORY_TAG, "[]"))]
+
+
+def _set_history(store: Store, name: str, versions: list[int]) -> None:
+    with explained(store):
+        store.client.set_registered_model_tag(name, HISTORY_TAG, json.dumps(versions))
+
+
+def _check_schema(store: Store, name: str, before: int, model: registry.RegisteredModel) -> None:
+    try:
+        champion = registry.load_version(store, name, before)
+        difference = _difference(champion.predictor, model.predictor)
+    except TrackingError as error:
+        difference = f"the champion's columns cannot be read ({error})"
+    if difference:
+        raise InputError(
+            f"a champion must take the rows that the one before it took, got version "
+            f"{model.version} after version {before}: {difference}; clients may fail, so say "
+            "--allow-schema-change if they are ready for it"
+        )
+
+
+def _difference(champion: Predictor, model: Predictor) -> str:
+    """Says in what two models' rows and answers differ; empty if in nothing."""
+    old, new = _columns(champion), _columns(model)
+    parts = {
+        "columns gone": [name for name in old if name not in new],
+        "columns added": [name for name in new if name not in old],
+        "columns of another kind": [name for name in old if new.get(name, old[name]) != old[name]],
+        "classes gone": _missing(champion.classes, model.classes),
+        "classes added": _missing(model.classes, champion.classes),
+    }
+    return "; ".join(f"{title} {some_of(names)}" for title, names in parts.items() if names)
+
+
+def _missing(labels: list[Any], others: list[Any]) -> list[Any]:
+    # As JSON, in which 1 and true differ.
+    known = {json.dumps(other) for other in others}
+    return [label for label in labels if json.dumps(label) not in known]
+
+
+def _columns(predictor: Predictor) -> dict[str, Any]:
+    return {column.name: column.kind for column in predictor.encoder.columns}

@@ -1,0 +1,42 @@
+"""Chooses by hand which version of the model is champion, the one that is served.
+
+python -m ray_jobs.promote --candidate         # the best model of the last study
+python -m ray_jobs.promote --version 3
+python -m ray_jobs.promote --rollback          # the champion before this one
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from mlops import flags, settings
+from mlops.console import leave, run_job
+
+
+def main(argv: list[str]) -> dict[str, Any]:
+    """Moves the alias `champion` and says what was served before."""
+    given = flags.load(settings.PromoteSettings, argv, name="promote", description=__doc__ or "")
+    from mlops.tracking import promotion, registry
+    from mlops.tracking.store import open_store
+
+    store = open_store(given.tracking.uri, given.tracking.experiment)
+    name = given.tracking.model_name
+    if given.rollback:
+        done = promotion.rollback(store, name)
+    else:
+        done = promotion.promote(
+            store,
+            name,
+            given.version or registry.CANDIDATE,
+            allow_schema_change=given.allow_schema_change,
+        )
+    before = "none" if done.before is None else f"version {done.before}"
+    print(f"champion of {name} before: {before}", file=sys.stderr)
+    print(f"champion of {name} now: version {done.champion} ({done.reason})", file=sys.stderr)
+    return {"model": name, **asdict(done)}
+
+
+if __name__ == "__main__":
+    leave(run_job(lambda: main(sys.argv[1:])))

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mlops.data.dataset import fit_encoder
+from mlops.data.table import Part, Parts
+from mlops.hyperparameters import Hyperparameters
+from mlops.nn.mlp import MLP
+from mlops.tracking.card import json_rows, make_card
+from mlops.tracking.pyfunc import Predictor
+
+TABLE = pd.DataFrame(
+    {
+        "x": [0.5, np.nan, 2.0, 4.0, 1e9],
+        "n": [3, 1, 2, 2, 9],
+        "town": ["Köln", "Köln", "Ulm", None, "Kiel"],
+        "flag": [True, False, False, False, True],
+    }
+)
+
+
+def parts() -> Parts:
+    train = Part(TABLE, np.arange(4), np.array([0, 1, 0, 1]))
+    test = Part(TABLE, np.array([1, 4]), np.array([1, 0]))
+    return Parts(train, train, test, ["no", "yes"], "y", "towns", "towns.csv", "0123")
+
+
+def test_a_card_tells_what_the_training_rows_held() -> None:
+    given = parts()
+    encoder = fit_encoder(given)
+    hyperparameters = Hyperparameters(hidden_dims=(4,))
+    mlp = MLP.of(hyperparameters, encoder.width, 2).reset(torch.Generator().manual_seed(0)).eval()
+    predictor = Predictor(mlp, encoder, given.classes, "y", hyperparameters)
+    card = make_card("one", given, predictor, {"test_accuracy": 0.5}, np.eye(2, dtype=np.int64))
+    assert json.loads(json.dumps(card, allow_nan=False)) == card
+    assert card["columns"] == {
+        "x": {"kind": "numeric", "min": 0.5, "max": 4.0, "median": 2.0, "whole": False,
+              "gaps": True},
+        "n": {"kind": "numeric", "min": 1.0, "max": 3.0, "median": 2.0, "whole": True,
+              "gaps": False},
+        "town": {"kind": "categorical", "levels": ["Köln", "Ulm"], "typical": "Köln",
+                 "gaps": True},
+        "flag": {"kind": "categorical", "levels": ["False", "True"], "typical": "False",
+                 "gaps": False},
+    }  # fmt: skip
+    assert card["data"] == {"name": "towns", "source": "towns.csv", "digest": "0123"}
+    assert card["confusion_matrix"] == [[1, 0], [0, 1]]
+    sample = card["sample"]
+    assert sample["rows"] == [
+        {"x": None, "n": 1, "town": "Köln", "flag": False},
+        {"x": 1e9, "n": 9, "town": "Kiel", "flag": True},
+    ]
+    predicted = predictor.predict(pd.DataFrame(sample["rows"]))
+    assert list(predicted["label"]) == sample["labels"]
+    np.testing.assert_allclose(predicted.iloc[:, 1:], sample["probabilities"], atol=1e-12)
+
+
+def test_cells_of_every_type_become_json() -> None:
+    frame = pd.DataFrame(
+        {
+            "whole": pd.array([1, None], dtype="Int64"),
+            "decimal": [Decimal("0.5"), None],
+            "text": pd.array(["a", None], dtype="string"),
+            "category": pd.Categorical(["b", None]),
+        }
+    )
+    first, gaps = json_rows(frame)
+    assert first == {"whole": 1, "decimal": 0.5, "text": "a", "category": "b"}
+    assert set(gaps.values()) == {None}
