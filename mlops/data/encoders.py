@@ -137,6 +137,14 @@ class CategoricalColumn:
         gaps = dict.fromkeys(MISSING_TEXTS, self._missing_output)
         return gaps | {level: output for output, level in enumerate(self.levels)}
 
+    def outputs(self) -> tuple[dict[str | None, int], int]:
+        """Returns the output of every known text and of None, a gap; and that of other texts.
+
+        An output is -1 where the column has none for it.
+        """
+        known: dict[str | None, int] = {None: self._missing_output}
+        return known | self._outputs, self._other_output
+
     @property
     def _missing_output(self) -> int:
         return len(self.levels) if self.missing else self._other_output

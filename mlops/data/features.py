@@ -116,6 +116,34 @@ class FeatureEncoder:
         self._write(cells, out)
         return out
 
+    def encode(self, numbers: np.ndarray, texts: Sequence[Sequence[str | None]]) -> np.ndarray:
+        """Encodes cells that are read already: what `transform` does, less the reading.
+
+        Args:
+            numbers: The numeric columns, in their order: [N, k] float64, NaN for a gap. They are
+                overwritten.
+            texts: The N cells of each categorical column, in their order, as `level_text` names
+                them; None for a gap.
+
+        Returns:
+            The codes, C-contiguous: [N, width] float32.
+        """
+        standardized = self._standardizer(numbers)
+        if not self._categorical:
+            return standardized.astype(np.float32, order="C")
+        out = np.zeros((len(numbers), self.width), dtype=np.float32)
+        out[:, [self._names[column.name] for column in self._numeric]] = standardized
+        hot = np.array(
+            [
+                [places.get(cell, other) for cell in cells]
+                for (places, other), cells in zip(self._places, texts, strict=True)
+            ],
+            dtype=np.int64,
+        )
+        column, row = np.nonzero(hot >= 0)
+        out[row, hot[column, row]] = 1.0
+        return out
+
     def _check_names(self, names: KeysView[str]) -> None:
         if not self._names.keys() <= names:
             absent = [name for name in self._names if name not in names]
@@ -157,6 +185,17 @@ class FeatureEncoder:
     @cached_property
     def _categorical(self) -> list[CategoricalColumn]:
         return [column for column in self.columns if isinstance(column, CategoricalColumn)]
+
+    @cached_property
+    def _places(self) -> list[tuple[dict[str | None, int], int]]:
+        """For each categorical column the place in a code of every text, and of other texts."""
+        places = []
+        for column in self._categorical:
+            first = self._names[column.name]
+            outputs, other = column.outputs()
+            known = {text: first + n if n >= 0 else -1 for text, n in outputs.items()}
+            places.append((known, first + other if other >= 0 else -1))
+        return places
 
     @cached_property
     def _standardizer(self) -> Standardizer:

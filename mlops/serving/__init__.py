@@ -1,0 +1,1 @@
+"""The registered champion behind HTTP, and over tables."""

@@ -1,0 +1,199 @@
+"""A registered model, made ready to answer requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from mlops.errors import TrackingError
+from mlops.serving.cells import Cells, read_cells
+from mlops.serving.network import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from mlops.data.features import FeatureEncoder
+    from mlops.tracking.registry import RegisteredModel
+
+TOLERANCE = 1e-5
+RETRAIN = "train and register it again with `python -m ray_jobs.tune`"
+
+
+class Columns:
+    """The names of a model's columns, and how to take a row apart.
+
+    Args:
+        encoder: The model's preprocessing.
+
+    Attributes:
+        names: All columns, in the order of the training table.
+        numeric: Those that hold numbers.
+        categorical: Those that hold categories.
+        ordered: First the numeric ones, then the others: the order of cells in `Cells`.
+        known: The set of names.
+    """
+
+    def __init__(self, encoder: FeatureEncoder) -> None:
+        self.names = tuple(column.name for column in encoder.columns)
+        self.numeric = tuple(c.name for c in encoder.columns if c.kind == "numeric")
+        self.categorical = tuple(c.name for c in encoder.columns if c.kind == "categorical")
+        self.ordered = self.numeric + self.categorical
+        self.known = frozenset(self.names)
+        self._take = itemgetter(*self.ordered)
+
+    def transposed(self, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
+        """Returns the cells of each column, in the order of `ordered`.
+
+        Raises:
+            KeyError: A row lacks a column.
+        """
+        if len(self.ordered) == 1:
+            return [list(map(self._take, rows))]
+        return list(zip(*map(self._take, rows), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """One version of a registered model: everything an answer is made of.
+
+    Immutable, so whoever holds it may use it while another version takes its place.
+
+    Attributes:
+        name: The registered model.
+        version: Its version.
+        run_id: The study's run.
+        target: The column that is predicted.
+        classes: The labels, in the order of the network's outputs.
+        encoder: The preprocessing.
+        network: The layers.
+        card: What is recorded of the model; see `mlops.tracking.registry.RegisteredModel`.
+    """
+
+    name: str
+    version: int
+    run_id: str
+    target: str
+    classes: list[Any]
+    encoder: FeatureEncoder
+    network: Network
+    card: dict[str, Any]
+
+    @classmethod
+    def of(cls, registered: RegisteredModel) -> ServedModel:
+        """Takes a registered model's weights out of torch.
+
+        Raises:
+            TrackingError: Its card is not about this model.
+        """
+        predictor = registered.predictor
+        state = {name: tensor.numpy() for name, tensor in predictor.mlp.state_dict().items()}
+        model = cls(
+            registered.name,
+            registered.version,
+            registered.run_id,
+            predictor.target_name,
+            predictor.classes,
+            predictor.encoder,
+            Network(state, predictor.hyperparameters.activation),
+            registered.card,
+        )
+        described = registered.card.get("columns", {})
+        if set(described) != model.columns.known:
+            raise TrackingError(
+                "a model's card must describe the columns of the model, got one of "
+                f"{len(described)} column(s) for {len(model.columns.names)}; {RETRAIN}"
+            )
+        return model
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The names of the columns."""
+        return Columns(self.encoder)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What every answer says of its model."""
+        return {"name": self.name, "version": self.version, "run_id": self.run_id}
+
+    @cached_property
+    def identity_json(self) -> msgspec.Raw:
+        """`identity`, written once for all answers."""
+        return msgspec.Raw(msgspec.json.encode(self.identity))
+
+    @cached_property
+    def version_header(self) -> tuple[bytes, bytes]:
+        """The header that says which version gave an answer."""
+        return b"x-model-version", str(self.version).encode()
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The classes as keys of a JSON object."""
+        return [str(label) for label in self.classes]
+
+    def probabilities(self, cells: Cells) -> np.ndarray:
+        """Returns the probability of each class: [N, C] float64; `cells` are used up."""
+        return self.network.probabilities(self.encoder.encode(cells.numbers, cells.texts))
+
+    def probabilities_of(self, frame: pd.DataFrame) -> np.ndarray:
+        """Returns the same for raw rows of a table.
+
+        Raises:
+            TableError: A column is missing, or a cell cannot be read.
+        """
+        return self.network.probabilities(self.encoder.transform(frame))
+
+    def labels(self, probabilities: np.ndarray) -> list[Any]:
+        """Returns the most probable label of each row."""
+        classes = self.classes
+        return [classes[i] for i in probabilities.argmax(axis=1).tolist()]
+
+    def check_sample(self) -> None:
+        """Asks for the answers that were recorded when the model was registered; warms up as well.
+
+        The rows go the way of a request's rows.
+
+        Raises:
+            TrackingError: There are none, or the answers are others.
+        """
+        sample = self.card.get("sample") or {}
+        rows = sample.get("rows") or []
+        if not rows:
+            raise TrackingError(
+                f"a model must carry a sample of rows with their answers, got none; {RETRAIN}"
+            )
+        cells = read_cells(self.columns, self.columns.transposed(rows), lenient=True)
+        probabilities = self.probabilities(cells)
+        recorded = np.asarray(sample["probabilities"], dtype=np.float64)
+        off = np.inf
+        if recorded.shape == probabilities.shape:
+            off = float(np.abs(recorded - probabilities).max())
+        # Written so that NaN fails as well.
+        if not off <= TOLERANCE:
+            raise TrackingError(
+                f"a model must give the probabilities recorded with it to {TOLERANCE:g}, got "
+                f"{off:.2g} off; {RETRAIN}"
+            )
+        if self.labels(probabilities) != list(sample["labels"]):
+            raise TrackingError(
+                f"a model must give the labels recorded with it, got others; {RETRAIN}"
+            )
+
+    @cached_property
+    def typical_row(self) -> dict[str, Any]:
+        """A row of medians and of the most frequent categories."""
+        described = self.card["columns"]
+        return {name: _typical(described[name]) for name in self.columns.names}
+
+
+def _typical(column: dict[str, Any]) -> Any:
+    if column["kind"] == "categorical":
+        return column["typical"]
+    median = column["median"]
+    return int(median) if column.get("whole") and float(median).is_integer() else median

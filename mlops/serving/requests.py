@@ -1,0 +1,259 @@
+"""The bodies of `POST /predict`: JSON, CSV and Arrow, read to cells.
+
+    application/json                     {"rows": [{column: value, ...}, ...]}
+                                         {"columns": {column: [value, ...], ...}}
+    text/csv                             a line of column names, then a line a row
+    application/vnd.apache.arrow.stream  an IPC stream; see `mlops.serving.arrow`
+
+A row has every column of the model and no other. JSON is read strictly and CSV leniently (see
+`mlops.serving.cells`), because in CSV all cells are text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from mlops.errors import RequestError
+from mlops.serving.cells import (
+    Cells,
+    Problems,
+    check_count,
+    check_names,
+    plain,
+    read_cells,
+    shown,
+)
+from mlops.serving.predictor import Columns
+
+JSON = "application/json"
+CSV = "text/csv"
+ARROW = "application/vnd.apache.arrow.stream"
+
+T = TypeVar("T")
+_decode_any = msgspec.json.Decoder().decode
+
+
+class Request(NamedTuple):
+    """What a protocol needs of a request.
+
+    Attributes:
+        body: The whole body.
+        content_type: The header, in lower case; empty where there is none.
+        path: The path, decoded.
+        max_rows: Most rows of a request.
+    """
+
+    body: bytes
+    content_type: str
+    path: str
+    max_rows: int
+
+
+def media_type(content_type: str) -> str:
+    """Returns a content type without its parameters."""
+    return content_type.partition(";")[0].strip()
+
+
+def unsupported(content_type: str, supported: Sequence[str]) -> RequestError:
+    """Returns the refusal of a body that is none of the supported types."""
+    return RequestError(
+        415,
+        "unsupported_media_type",
+        f"a body must be {', '.join(supported)}, got "
+        f"{plain(content_type) or 'no content type'}; set the header Content-Type",
+    )
+
+
+def decode_json(body: bytes) -> Any:
+    """Decodes JSON, and the `NaN` and `Infinity` that Python's encoder writes.
+
+    Those are let through here so that the cell that holds one can be named.
+
+    Raises:
+        RequestError: The body is no JSON.
+    """
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_any(body)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        reason = plain(str(error))
+        raise RequestError(
+            400, "not_json", f"a body must be JSON, got none ({reason}); see /docs for an example"
+        ) from error
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """Gives a decoded body its type.
+
+    Raises:
+        RequestError: It does not have the shape.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise RequestError(
+            422,
+            "invalid_body",
+            f"a body must have the documented shape, got: {plain(str(error))}; see /docs for an "
+            "example",
+        ) from error
+
+
+def read_predict(request: Request, columns: Columns) -> Cells:
+    """Reads a JSON or CSV body of `/predict`.
+
+    Raises:
+        RequestError: It cannot be read; it says all that is wrong, up to a number.
+    """
+    kind = media_type(request.content_type)
+    if kind == JSON:
+        return read_json(decode_json(request.body), columns, request.max_rows)
+    if kind == CSV:
+        cells = read_csv(request.body, columns, request.max_rows, ignore_others=False)
+        return read_cells(columns, cells, lenient=True)
+    raise unsupported(request.content_type, (JSON, CSV, ARROW))
+
+
+def read_json(value: Any, columns: Columns, max_rows: int) -> Cells:
+    """Reads `rows` or `columns`, whichever is given.
+
+    Raises:
+        RequestError: Neither or both are, or they cannot be read.
+    """
+    keys = list(value) if isinstance(value, dict) else []
+    if keys == ["rows"] and isinstance(value["rows"], list):
+        return _read_rows(value["rows"], columns, max_rows)
+    if keys == ["columns"] and isinstance(value["columns"], dict):
+        return _read_columns(value["columns"], columns, max_rows)
+    got = ", ".join(f"`{plain(key)}`" for key in keys[:5]) or shown(value)
+    raise RequestError(
+        422,
+        "invalid_body",
+        'a body must be {"rows": [{column: value, ...}, ...]} or {"columns": {column: [value, '
+        f"...], ...}}}}, got {got}; see /docs for an example",
+    )
+
+
+def _read_rows(rows: list[Any], columns: Columns, max_rows: int) -> Cells:
+    check_count(len(rows), max_rows)
+    width = len(columns.names)
+    with suppress(KeyError, TypeError, IndexError):
+        cells = columns.transposed(rows)
+        if all(len(row) == width for row in rows):
+            return read_cells(columns, cells)
+    raise _refusal_of(rows, columns)
+
+
+def _refusal_of(rows: list[Any], columns: Columns) -> RequestError:
+    """Says what is wrong with rows that are not all objects of the right columns."""
+    problems = Problems()
+    for index, row in enumerate(rows):
+        if problems.full:
+            break
+        if isinstance(row, dict):
+            check_names(list(row), columns, problems, row=index)
+        else:
+            problems.add(
+                "wrong_type",
+                f"a row must be an object of a value for each column, got {shown(row)}; send "
+                "{column: value, ...}",
+                row=index,
+            )
+    return problems.refusal()
+
+
+def _read_columns(given: dict[str, Any], columns: Columns, max_rows: int) -> Cells:
+    problems = Problems()
+    check_names(list(given), columns, problems)
+    for name, column in given.items():
+        if name in columns.known and not isinstance(column, list):
+            problems.add(
+                "wrong_type",
+                f"column `{plain(name)}` must be a list of cells, got {shown(column)}; send one "
+                "cell a row",
+                field=name,
+            )
+    problems.raise_any()
+    cells = [given[name] for name in columns.ordered]
+    check_lengths(columns, cells)
+    check_count(len(cells[0]), max_rows)
+    return read_cells(columns, cells)
+
+
+def check_lengths(columns: Columns, cells: Sequence[Sequence[Any]]) -> None:
+    """Refuses columns of several lengths.
+
+    Raises:
+        RequestError: So they are.
+    """
+    problems = Problems()
+    for name, column in zip(columns.ordered, cells, strict=True):
+        if len(column) != len(cells[0]):
+            problems.add(
+                "wrong_width",
+                f"all columns must have as many cells as `{plain(columns.ordered[0])}`, "
+                f"{len(cells[0])}, got {len(column)} in `{plain(name)}`; send one cell a row, null "
+                "where there is no value",
+                field=name,
+            )
+    problems.raise_any()
+
+
+def read_csv(
+    body: bytes, columns: Columns, max_rows: int, *, ignore_others: bool
+) -> Sequence[Sequence[str]]:
+    """Takes a CSV table apart.
+
+    Args:
+        body: UTF-8, with or without a byte order mark.
+        columns: The model's columns.
+        max_rows: Most rows.
+        ignore_others: Whether the table may have columns that the model does not.
+
+    Returns:
+        The cells of each column, in the order of `columns.ordered`.
+
+    Raises:
+        RequestError: It is no CSV, or its columns are not the model's.
+    """
+    try:
+        lines = [line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"))) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RequestError(
+            400,
+            "not_csv",
+            f"a body must be CSV in UTF-8, got none ({plain(str(error))}); mend it, or send JSON",
+        ) from error
+    names, rows = (lines[0], lines[1:]) if lines else ([], [])
+    problems = Problems()
+    twice = {name for name, times in Counter(names).items() if times > 1}
+    for name in sorted(twice & columns.known):
+        problems.add(
+            "extra_column",
+            f"column names must differ, got `{plain(name)}` twice; drop one",
+            field=name,
+        )
+    wanted = [name for name in names if name in columns.known] if ignore_others else names
+    check_names(wanted, columns, problems)
+    problems.raise_any()
+    check_count(len(rows), max_rows)
+    for index, row in enumerate(rows):
+        if len(row) != len(names):
+            problems.add(
+                "wrong_width",
+                f"a row must have as many cells as there are column names, {len(names)}, got "
+                f"{len(row)}; leave a cell empty where there is no value",
+                row=index,
+            )
+    problems.raise_any()
+    table = list(zip(*rows, strict=True))
+    return [table[names.index(name)] for name in columns.ordered]

@@ -1,0 +1,276 @@
+"""POST /predict: what it reads, what it answers, and how it says what it cannot read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from endpoint_harness import Served, rows_of
+
+ARROW = "application/vnd.apache.arrow.stream"
+GOOD = {"age": 30, "city": "Aix", "income": 1000.5, "member": True}
+
+
+def to_arrow(table: pa.Table, **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as out:
+        out.write_table(table, max_chunksize=7)
+    return bytes(sink.getvalue())
+
+
+def expected(served: Served, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    probabilities = served.model.probabilities_of(frame)
+    names = list(map(str, served.model.classes))
+    return [
+        {"label": label, "probabilities": dict(zip(names, row, strict=True))}
+        for label, row in zip(
+            served.model.labels(probabilities), probabilities.tolist(), strict=True
+        )
+    ]
+
+
+def assert_same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    assert [row["label"] for row in found] == [row["label"] for row in wanted]
+    for row, other in zip(found, wanted, strict=True):
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+
+
+def test_rows_columns_csv_and_arrow_give_the_same_predictions(
+    mixed: Served, numeric: Served
+) -> None:
+    for served in (mixed, numeric):
+        frame, ask = served.frame, served.endpoint.ask
+        wanted = expected(served, frame)
+        rows = rows_of(frame)
+        columns = {name: [row[name] for row in rows] for name in reversed(frame.columns)}
+        bodies = {
+            "rows": ask("/predict", {"rows": rows}),
+            "columns": ask("/predict", {"columns": columns}),
+            "csv": ask("/predict", frame.to_csv(index=False), content_type="text/csv"),
+        }
+        for answer in bodies.values():
+            assert answer.status_code == 200, answer.text
+            content = answer.json()
+            assert_same(content["predictions"], wanted)
+            assert content["model"] == served.model.identity
+            assert answer.headers["X-Model-Version"] == str(served.model.version)
+        arrow = ask("/predict", to_arrow(pa.Table.from_pandas(frame)), content_type=ARROW)
+        assert arrow.status_code == 200, arrow.text
+        assert arrow.headers["Content-Type"] == ARROW
+        table = pa.ipc.open_stream(arrow.content).read_all()
+        assert table["label"].to_pylist() == [row["label"] for row in wanted]
+        assert table.column_names[1:] == [f"probability_{c}" for c in served.model.classes]
+        for name in served.model.class_names:
+            np.testing.assert_allclose(
+                table[f"probability_{name}"].to_numpy(),
+                [row["probabilities"][name] for row in wanted],
+                atol=1e-6,
+            )
+        assert json.loads(table.schema.metadata[b"model"]) == served.model.identity
+
+
+def test_a_gap_and_an_unknown_category_are_fine(mixed: Served) -> None:
+    row = {"age": None, "city": "Atlantis", "income": None, "member": None}
+    answer = mixed.endpoint.ask("/predict", {"rows": [row]})
+    assert answer.status_code == 200
+    assert_same(answer.json()["predictions"], expected(mixed, pd.DataFrame([row])))
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    row = {**GOOD, **changes}
+    return {"rows": [GOOD, {key: cell for key, cell in row.items() if cell is not ...}]}
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code", "details"),
+    [
+        (b"", 400, "not_json", []),
+        (b"{", 400, "not_json", []),
+        (b"\xff\xfe", 400, "not_json", []),
+        (b"[" * 100_000, 400, "not_json", []),
+        (b'{"rows": [{"age": ' + b"9" * 5000 + b"}]}", 400, "not_json", []),
+        (b"[]", 422, "invalid_body", []),
+        (b"null", 422, "invalid_body", []),
+        (b'"rows"', 422, "invalid_body", []),
+        (b"{}", 422, "invalid_body", []),
+        ({"rows": [GOOD], "columns": {}}, 422, "invalid_body", []),
+        ({"rows": GOOD}, 422, "invalid_body", []),
+        ({"columns": [GOOD]}, 422, "invalid_body", []),
+        ({"row": [GOOD]}, 422, "invalid_body", []),
+        ({"rows": []}, 422, "no_rows", []),
+        ({"columns": {name: [] for name in GOOD}}, 422, "no_rows", []),
+        ({"rows": [GOOD] * 201}, 422, "too_many_rows", []),
+        ({"columns": {name: [cell] * 201 for name, cell in GOOD.items()}}, 422, "too_many_rows", []),
+        (body(age=...), 422, "missing_column", [(1, "age")]),
+        (body(aeg=1), 422, "extra_column", [(1, "aeg")]),
+        (body(age=..., aeg=1), 422, "invalid_rows", [(1, "age"), (1, "aeg")]),
+        ({"rows": [GOOD, [30, "Aix", 1000.5, True]]}, 422, "wrong_type", [(1, None)]),
+        ({"rows": [None, GOOD]}, 422, "wrong_type", [(0, None)]),
+        ({"columns": {name: [1] for name in GOOD if name != "age"}}, 422, "missing_column", [(None, "age")]),
+        ({"columns": {**{name: [1, 2] for name in GOOD}, "city": ["a"]}}, 422, "wrong_width", [(None, "city")]),
+        ({"columns": {**{name: [1] for name in GOOD}, "age": 1}}, 422, "wrong_type", [(None, "age")]),
+        (body(age="30"), 422, "wrong_type", [(1, "age")]),
+        (body(age=True), 422, "wrong_type", [(1, "age")]),
+        (body(age=[30]), 422, "wrong_type", [(1, "age")]),
+        (body(age={"a": 1}), 422, "wrong_type", [(1, "age")]),
+        (body(age=10**400), 422, "wrong_type", [(1, "age")]),
+        (body(city=["Aix"]), 422, "wrong_type", [(1, "city")]),
+        (body(city={"a": 1}), 422, "wrong_type", [(1, "city")]),
+        (body(age=NAN), 422, "not_finite", [(1, "age")]),
+        (body(age=INFINITY), 422, "not_finite", [(1, "age")]),
+        (body(age=-INFINITY), 422, "not_finite", [(1, "age")]),
+        (body(city=NAN), 422, "not_finite", [(1, "city")]),
+        (b'{"rows": [{"age": 1e999, "city": "a", "income": 1, "member": true}]}', 422, "not_finite", [(0, "age")]),
+        (body(age="x", income="y"), 422, "wrong_type", [(1, "age"), (1, "income")]),
+        (body(age="x", city=[]), 422, "wrong_type", [(1, "age"), (1, "city")]),
+        (body(**{"\ud800": 1}), 422, "extra_column", [(1, "\\ud800")]),
+        (body(**{"x" * 10_000: 1}), 422, "extra_column", [(1, "x" * 59 + "…")]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_said_with_row_and_field(
+    sent: Any, status: int, code: str, details: list[Any], mixed: Served
+) -> None:
+    answer = mixed.endpoint.ask("/predict", sent)
+    assert answer.status_code == status, answer.text
+    if status == 200:
+        return
+    assert answer.headers["Content-Type"] == "application/json"
+    content = answer.json()
+    assert content["model"] == mixed.model.identity
+    assert content["error"]["code"] == code
+    assert [(d["row"], d["field"]) for d in content["error"]["details"]] == details
+    error = content["error"]
+    for message in [error["message"], *(detail["message"] for detail in error["details"])]:
+        assert "must" in message
+        assert "Traceback" not in message
+        assert len(message) < 400
+
+
+def test_problems_are_told_together_up_to_twenty(mixed: Served) -> None:
+    answer = mixed.endpoint.ask("/predict", {"rows": [{**GOOD, "age": "x"}] * 100})
+    details = answer.json()["error"]["details"]
+    assert [detail["row"] for detail in details] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code", "details"),
+    [
+        ("age,city,income,member\n30,Aix,1000.5,True\n", 200, "", []),
+        ("\ufeffage,city,income,member\r\n30,Aix,1000.5,True\r\n\r\n", 200, "", []),
+        ('member,age,city,income\n,,"a,b",\n', 200, "", []),
+        ("", 422, "missing_column", [(None, name) for name in GOOD]),
+        ("age,city,income,member\n", 422, "no_rows", []),
+        ("age,city,income,member\n1,2,3\n1,2,3,4,5\n", 422, "wrong_width", [(0, None), (1, None)]),
+        ("age,city,income\n1,2,3\n", 422, "missing_column", [(None, "member")]),
+        (",age,city,income,member\n0,1,2,3,4\n", 422, "extra_column", [(None, "")]),
+        ("age,age,city,income,member\n0,1,2,3,4\n", 422, "extra_column", [(None, "age")]),
+        ("age,city,income,member\n1,a,2,b\nx,a,inf,b\n", 422, "invalid_rows", [(1, "age"), (1, "income")]),
+        (b"age,city\n\xff", 400, "not_csv", []),
+        ("age,city,income,member\n" + "1" * 200_000, 400, "not_csv", []),
+    ],
+)  # fmt: skip
+def test_csv(sent: Any, status: int, code: str, details: list[Any], mixed: Served) -> None:
+    answer = mixed.endpoint.ask("/predict", sent, content_type="text/csv; charset=utf-8")
+    assert answer.status_code == status, answer.text
+    if status != 200:
+        error = answer.json()["error"]
+        assert error["code"] == code
+        assert [(d["row"], d["field"]) for d in error["details"]] == details
+
+
+TABLE = pa.table(
+    {
+        "age": pa.array([1, None], pa.int8()),
+        "city": pa.array(["Aix", "Aix"]).dictionary_encode(),
+        "income": pa.array([1.5, 2.5], pa.float32()),
+        "member": pa.array([True, None]),
+    }
+)
+
+
+def with_column(name: str, cells: pa.Array) -> pa.Table:
+    return TABLE.set_column(TABLE.column_names.index(name), name, cells)
+
+
+@pytest.mark.parametrize(
+    ("table", "status", "code", "details"),
+    [
+        (TABLE, 200, "", []),
+        (with_column("city", pa.array(["a", None], pa.large_string())), 200, "", []),
+        (with_column("city", pa.array([1, None])), 200, "", []),
+        (with_column("city", pa.nulls(2)), 200, "", []),
+        (with_column("age", pa.nulls(2)), 200, "", []),
+        (TABLE.slice(0, 0), 422, "no_rows", []),
+        (pa.concat_tables([TABLE] * 101), 422, "too_many_rows", []),
+        (TABLE.drop_columns(["age"]), 422, "missing_column", [(None, "age")]),
+        (TABLE.append_column("aeg", pa.nulls(2)), 422, "extra_column", [(None, "aeg")]),
+        (TABLE.append_column("age", pa.nulls(2)), 422, "extra_column", [(None, "age")]),
+        (with_column("age", pa.array(["1", "2"])), 422, "wrong_type", [(None, "age")]),
+        (with_column("age", pa.array([[1], [2]])), 422, "wrong_type", [(None, "age")]),
+        (with_column("city", pa.array([1.5, 2.5])), 422, "wrong_type", [(None, "city")]),
+        (with_column("city", pa.array(["a", "b"], pa.string_view())), 422, "wrong_type", [(None, "city")]),
+        (with_column("age", pa.array([1.0, float("nan")])), 422, "not_finite", [(1, "age")]),
+        (with_column("age", pa.array([float("inf"), None])), 422, "not_finite", [(0, "age")]),
+    ],
+)  # fmt: skip
+def test_arrow(table: pa.Table, status: int, code: str, details: list[Any], mixed: Served) -> None:
+    answer = mixed.endpoint.ask("/predict", to_arrow(table), content_type=ARROW)
+    assert answer.status_code == status, answer.text
+    if status != 200:
+        error = answer.json()["error"]
+        assert error["code"] == code
+        assert [(d["row"], d["field"]) for d in error["details"]] == details
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_compressed_stream_is_refused_before_it_is_unfolded(
+    compression: str, dictionary: bool, mixed: Served
+) -> None:
+    table = TABLE if dictionary else with_column("city", pa.array(["a", "b"]))
+    sent = to_arrow(table, compression=compression)
+    answer = mixed.endpoint.ask("/predict", sent, content_type=ARROW)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "compressed")
+
+
+def test_a_damaged_stream_is_refused(mixed: Served) -> None:
+    sound = to_arrow(pa.concat_tables([TABLE] * 20))
+    draw = np.random.default_rng(0)
+    statuses = set()
+    for _ in range(200):
+        damaged = bytearray(sound)
+        for place in draw.integers(0, len(damaged), 3):
+            damaged[place] = draw.integers(0, 256)
+        cut = draw.integers(1, len(damaged) + 1)
+        answer = mixed.endpoint.ask("/predict", bytes(damaged[:cut]), content_type=ARROW)
+        statuses.add(answer.status_code)
+    assert statuses <= {200, 400, 422}
+    assert mixed.endpoint.ask("/predict", b"", content_type=ARROW).status_code == 400
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-parquet", "x"])
+def test_other_types_are_refused(content_type: str | None, mixed: Served) -> None:
+    answer = mixed.endpoint.ask("/predict", b"{}", content_type=content_type)
+    assert answer.status_code == 415
+    assert answer.json()["error"]["code"] == "unsupported_media_type"
+
+
+def test_only_post_predicts(mixed: Served) -> None:
+    for path in ("/predict", "/invocations", "/v2/models/mlp/infer"):
+        answer = mixed.endpoint.ask(path)
+        assert answer.status_code == 405
+        assert answer.headers["Allow"] == "POST"
+
+
+def test_a_large_body_is_answered_as_a_small_one(numeric: Served) -> None:
+    rows = rows_of(numeric.frame) * 3
+    answer = numeric.endpoint.ask("/predict", {"rows": rows})
+    assert len(answer.request.body or b"") > 65_536
+    assert_same(answer.json()["predictions"], expected(numeric, numeric.frame) * 3)
