@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SKLEARN_TABLES = ("breast_cancer", "digits", "iris", "wine")
 READ_BUFFER = 2**16
+CSV_FORMAT: dict[str, Any] = {"encoding": "utf-8-sig", "skipinitialspace": True}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +48,37 @@ def read_file(path: str | Path) -> RawTable:
     Raises:
         TableError: The file is missing, unreadable, empty, of another kind, or names columns badly.
     """
+    path = check_path(path)
+    with readable(path):
+        frame = _READERS[path.suffix.lower()](path)
+    return RawTable(frame, path.stem, str(path), TARGET if TARGET in frame else None)
+
+
+def check_path(path: str | Path) -> Path:
+    """Checks that a path may name a table.
+
+    Raises:
+        TableError: The file is missing or of another kind.
+    """
     path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in _READERS:
         raise TableError(
             f"a table must end in .csv or .parquet, got `{path}`; convert or rename it"
         )
     if not path.exists():
         raise TableError(f"a table must be an existing file, got `{path}`{_nearest_file(path)}")
+    return path
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Says in a line what goes wrong while a file is read.
+
+    Raises:
+        TableError: Something went wrong.
+    """
     try:
-        frame = reader(path)
+        yield
     except TableError as error:
         raise TableError([f"`{path}`: {problem}" for problem in error.problems]) from error
     except UnicodeDecodeError as error:
@@ -65,7 +88,6 @@ def read_file(path: str | Path) -> RawTable:
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TableError(f"`{path}` must be readable, got: {reason}; check the file") from error
-    return RawTable(frame, path.stem, str(path), TARGET if TARGET in frame else None)
 
 
 def read_sklearn(name: str) -> RawTable:
@@ -123,30 +145,65 @@ def nearest(name: str, names: list[str]) -> str:
     return f"did you mean `{close[0]}`?" if close else f"choose one of {some_of(names, most=20)}"
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    options = {"encoding": "utf-8-sig", "skipinitialspace": True}
+def csv_names(path: Path) -> list[str]:
+    """Reads the header line of a CSV file.
+
+    Raises:
+        TableError: The file is empty, or columns have no name or the same one.
+    """
     try:
         header = pd.read_csv(
-            path, header=None, nrows=1, dtype=str, keep_default_na=False, **options
+            path, header=None, nrows=1, dtype=str, keep_default_na=False, **CSV_FORMAT
         )
     except pd.errors.EmptyDataError as error:
         raise TableError("the file must have a header line and rows, got an empty file") from error
     names = header.iloc[0].to_list()
     _check_separator(names)
-    _check_names(names)
+    check_names(names)
+    return names
+
+
+def csv_chunks(path: Path, n_rows: int, **options: Any) -> Iterator[tuple[pd.DataFrame, int]]:
+    """Reads a CSV file some rows at a time.
+
+    Args:
+        path: The file.
+        n_rows: Rows at a time.
+        options: Of `pandas.read_csv`: `na_values` at least.
+
+    Yields:
+        Rows, and up to which byte the file has been read, about.
+    """
+    options |= {"chunksize": n_rows, "keep_default_na": False, "low_memory": False, **CSV_FORMAT}
+    with path.open("rb") as file, pd.read_csv(file, **options) as chunks:
+        for frame in chunks:
+            yield frame, file.tell()
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    csv_names(path)
     frame = pd.read_csv(
         path,
         keep_default_na=False,
         na_values=sorted(MISSING_TEXTS),
         low_memory=False,  # else a column's type is guessed anew in each chunk of the file
-        **options,
+        **CSV_FORMAT,
     )
+    check_width(frame)
+    return frame
+
+
+def check_width(frame: pd.DataFrame) -> None:
+    """Checks that rows had as many cells as the header: pandas makes an index of what is over.
+
+    Raises:
+        TableError: They had more.
+    """
     if not isinstance(frame.index, pd.RangeIndex):
         raise TableError(
             f"rows must have as many cells as the header, {frame.shape[1]}, got more; name every "
             "column"
         )
-    return frame
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -158,7 +215,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     # table, changing from run to run, and the pool kept the memory after the frame was gone; this
     # peaks at 1.1.
     with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BUFFER) as file:
-        _check_names(file.schema_arrow.names)
+        check_names(file.schema_arrow.names)
         frame = pd.DataFrame(
             {
                 name: _parquet_column(file, name)
@@ -185,7 +242,7 @@ def _check_separator(names: list[str]) -> None:
             )
 
 
-def _check_names(names: list[str]) -> None:
+def check_names(names: list[str]) -> None:
     problems = []
     unnamed = [str(i + 1) for i, name in enumerate(names) if not name.strip()]
     if unnamed:

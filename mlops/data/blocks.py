@@ -1,0 +1,282 @@
+"""Tables larger than memory: read in blocks of rows, and written block by block.
+
+A block is an Arrow table. What a model makes of the blocks is what it makes of the whole table as
+`sources.read_file` reads it: no column's type depends on the block.
+
+    Parquet   the file's own types
+    CSV       a numeric column of the model is float64, a categorical one is what its cells are in
+              the whole file; a column that the model does not know is text, carried as it stands
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype, is_object_dtype
+
+from mlops.data.columns import MISSING_TEXTS, as_numbers
+from mlops.data.encoders import Column
+from mlops.data.sources import (
+    READ_BUFFER,
+    check_names,
+    check_path,
+    check_width,
+    csv_chunks,
+    csv_names,
+    readable,
+)
+from mlops.errors import TableError
+
+BLOCK_BYTES = 2**24  # of a block, about, unless its rows are counted
+MOST_ROWS = 2**17
+SAMPLE_BYTES = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some rows of a table.
+
+    Attributes:
+        first_row: Position of its first row in the table.
+        rows: The rows, in the reader's schema; except that a column of a CSV file with a cell that
+            cannot be read as its type is what pandas makes of it, for the encoder to refuse.
+        share: How much of the file has been read, from 0 to 1.
+    """
+
+    first_row: int
+    rows: pa.Table
+    share: float
+
+
+class TableReader(Protocol):
+    """A table that is read block by block.
+
+    Attributes:
+        schema: The columns.
+        n_rows: Number of rows, if it is known before all are read.
+    """
+
+    schema: pa.Schema
+    n_rows: int | None
+
+    def blocks(self) -> Iterator[Block]:
+        """Reads the table from its first row to its last.
+
+        Raises:
+            TableError: The file is damaged.
+        """
+
+
+def open_table(
+    path: str | Path,
+    columns: Sequence[Column],
+    *,
+    only: bool = False,
+    block_rows: int | None = None,
+) -> TableReader:
+    """Opens a `.csv` or `.parquet` file to be read for a model.
+
+    A CSV file is read once for the types of the model's categorical columns, where it has any.
+
+    Args:
+        path: The file.
+        columns: The model's columns; what the file lacks of them is not missed here.
+        only: Read no other columns.
+        block_rows: Rows of a block; by default as many as take about `BLOCK_BYTES`.
+
+    Raises:
+        TableError: The file is missing, unreadable, of another kind, or names columns badly.
+    """
+    path = check_path(path)
+    with readable(path):
+        if path.suffix.lower() == ".parquet":
+            return _ParquetReader(path, columns, only, block_rows)
+        return _CsvReader(path, columns, only, block_rows)
+
+
+class _ParquetReader:
+    def __init__(
+        self, path: Path, columns: Sequence[Column], only: bool, block_rows: int | None
+    ) -> None:
+        self._path = path
+        with self._open() as file:
+            metadata, schema = file.metadata, file.schema_arrow
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        check_names(schema.names)
+        if only:
+            known = {column.name for column in columns}
+            schema = pa.schema([field for field in schema if field.name in known])
+        self.schema = schema
+        self.n_rows: int | None = metadata.num_rows
+        # Text that repeats takes less room in the file than in memory.
+        in_file = sum(group.total_byte_size for group in groups) / max(1, metadata.num_rows)
+        self._block_rows = block_rows or _rows_of(max(in_file, 8.0 * len(schema)))
+
+    def blocks(self) -> Iterator[Block]:
+        first, names = 0, self.schema.names
+        with readable(self._path), self._open() as file:
+            for batch in file.iter_batches(self._block_rows, columns=names, use_threads=False):
+                rows = pa.Table.from_batches([batch]).select(names)
+                last = first + len(rows)
+                yield Block(first, rows, last / max(1, self.n_rows or 0))
+                first = last
+
+    def _open(self) -> pa.parquet.ParquetFile:
+        # Reading ahead would hold a whole row group, and a file may have just one.
+        return pa.parquet.ParquetFile(self._path, pre_buffer=False, buffer_size=READ_BUFFER)
+
+
+class _CsvReader:
+    n_rows: int | None = None
+
+    def __init__(
+        self, path: Path, columns: Sequence[Column], only: bool, block_rows: int | None
+    ) -> None:
+        self._path = path
+        self._block_rows = block_rows or _rows_of(_line_bytes(path))
+        kinds = {column.name: column.kind for column in columns}
+        names = csv_names(path)
+        self._gaps = {name: sorted(MISSING_TEXTS) for name in names if name in kinds}
+        types = self._category_types([name for name in names if kinds.get(name) == "categorical"])
+        # Booleans are read the same in every block; told to, pandas would refuse their gaps.
+        self._as = {name: type_ for name, type_ in types.items() if type_ != pa.bool_()}
+        self._as |= {name: pa.string() for name in names if name not in kinds}
+        types |= {name: pa.float64() for name in names if kinds.get(name) == "numeric"}
+        self.schema = pa.schema(
+            [(name, types.get(name, pa.string())) for name in names if name in kinds or not only]
+        )
+
+    def blocks(self) -> Iterator[Block]:
+        first, size = 0, max(1, self._path.stat().st_size)
+        dtypes = {name: _PANDAS_TYPES[type_] for name, type_ in self._as.items()}
+        with readable(self._path):
+            for frame, position in csv_chunks(
+                self._path, self._block_rows, na_values=self._gaps, dtype=dtypes
+            ):
+                check_width(frame)
+                columns = [_arrow(frame[field.name], field.type) for field in self.schema]
+                rows = pa.table(columns, self.schema.names)
+                yield Block(first, rows, min(1.0, position / size))
+                first += len(rows)
+
+    def _category_types(self, names: list[str]) -> dict[str, pa.DataType]:
+        """Finds the types that pandas would give to columns if it read the file at once.
+
+        They decide what a category is called: `1.0` is the level 1 among numbers, and itself in a
+        column with any other text.
+        """
+        found: dict[str, set[str]] = {name: set() for name in names}
+        if names:
+            gaps = {name: self._gaps[name] for name in names}
+            for frame, _ in csv_chunks(self._path, self._block_rows, na_values=gaps, usecols=names):
+                for name in names:
+                    found[name].add(_type_in_block(frame[name]))
+        return {name: _common_type(types) for name, types in found.items()}
+
+
+_PANDAS_TYPES = {
+    pa.string(): "str",
+    pa.int64(): "int64",
+    pa.uint64(): "uint64",
+    pa.float64(): "float64",
+}
+
+
+def _type_in_block(column: pd.Series) -> str:
+    if column.isna().all():
+        return "gaps"
+    if is_bool_dtype(column) or (is_object_dtype(column) and infer_dtype(column) == "boolean"):
+        return "bool"
+    return str(column.dtype) if is_numeric_dtype(column) else "text"
+
+
+def _common_type(found: set[str]) -> pa.DataType:
+    """What pandas makes of a column whose blocks are of these types."""
+    for alone in (pa.int64(), pa.uint64()):
+        if found == {str(alone)}:
+            return alone
+    if found - {"gaps"} == {"bool"}:
+        return pa.bool_()
+    # A gap among whole numbers turns all of them into floats.
+    if found <= {"int64", "uint64", "float64", "gaps"}:
+        return pa.float64()
+    return pa.string()
+
+
+def _arrow(column: pd.Series, type_: pa.DataType) -> pa.Array:
+    if type_ == pa.float64():
+        with suppress(TableError):
+            return pa.array(as_numbers(str(column.name), column.array), from_pandas=True)
+        return pa.array(column, from_pandas=True)
+    if type_ == pa.bool_():
+        column = column.astype(object)  # of gaps alone pandas makes floats
+    return pa.array(column, type_, from_pandas=True)
+
+
+def _line_bytes(path: Path) -> float:
+    with path.open("rb") as file:
+        sample = file.read(SAMPLE_BYTES)
+    return len(sample) / max(1, sample.count(b"\n"))
+
+
+def _rows_of(row_bytes: float) -> int:
+    return int(min(MOST_ROWS, max(1, BLOCK_BYTES / max(1.0, row_bytes))))
+
+
+@contextmanager
+def writing(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes a `.csv` or `.parquet` file from the tables that the function yielded is called with.
+
+    The file takes its name when the block ends well: a reader sees all of it or nothing, and
+    what is interrupted leaves no file and an older one as it was. Missing folders are made. In
+    Parquet each table is a row group.
+
+    Args:
+        path: The file.
+        schema: The schema of every table.
+
+    Raises:
+        TableError: The file cannot be written, or a CSV file cannot hold a column.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
+            unfinished = Path(folder) / path.name
+            writer = _open_writer(unfinished, schema)
+            try:
+                yield writer.write_table
+            except BaseException:
+                with suppress(OSError):
+                    writer.close()
+                raise
+            writer.close()
+            unfinished.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise TableError(
+            f"`{path}` must be writable, got: {reason}; choose another place"
+        ) from error
+
+
+def _open_writer(path: Path, schema: pa.Schema) -> pa.parquet.ParquetWriter | pa.csv.CSVWriter:
+    if path.suffix.lower() == ".parquet":
+        # Measurements hardly repeat, so that a dictionary of them is made for nothing.
+        repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
+        return pa.parquet.ParquetWriter(path, schema, use_dictionary=repeating)
+    try:
+        return pa.csv.CSVWriter(path, schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise TableError(
+            f"a CSV file must hold numbers, text, booleans or times, got {error}; write to a "
+            "`.parquet` file, or keep no columns"
+        ) from error

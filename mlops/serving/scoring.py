@@ -1,0 +1,132 @@
+"""What is done to each block of a table: rows in, predictions out. No Ray here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlops.errors import TableError
+from mlops.serving.network import Network
+from mlops.tracking.pyfunc import probability_columns
+
+if TYPE_CHECKING:
+    from mlops.data.encoders import Column
+    from mlops.tracking.pyfunc import Predictor
+
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """The first row of a block that cannot be scored.
+
+    Attributes:
+        row: Its position in the block.
+        problems: What is wrong with it, one line for each column.
+    """
+
+    row: int
+    problems: list[str]
+
+
+class Scorer:
+    """Scores blocks with a model; what a worker holds. Torch is not needed for it.
+
+    Args:
+        predictor: The model.
+
+    Attributes:
+        columns: The model's columns.
+        schema: The columns of predictions: `label`, and `probability_<class>` for each class.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._encoder = predictor.encoder
+        state = {name: tensor.numpy() for name, tensor in predictor.mlp.state_dict().items()}
+        self._network = Network(state, predictor.hyperparameters.activation)
+        self._classes = pa.array(predictor.classes)
+        self.columns: Sequence[Column] = predictor.encoder.columns
+        names = probability_columns(predictor.classes)
+        fields = [(LABEL, self._classes.type), *((name, pa.float64()) for name in names)]
+        self.schema = pa.schema(fields)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Checks that a table with columns of these names can be scored.
+
+        Raises:
+            TableError: A column is missing.
+        """
+        self._encoder.transform(pd.DataFrame(columns=list(names)))
+
+    def __call__(self, rows: pa.Table) -> pa.Table | BadRow:
+        """Scores a block that has the model's columns, in any order.
+
+        Returns:
+            What `Predictor.predict` returns, in `schema`; or the first row that it refuses.
+        """
+        frame = rows.to_pandas(ignore_metadata=True)
+        try:
+            codes = self._encoder.transform(frame)
+        except TableError:
+            return self._first_bad_row(frame)
+        probabilities = self._network.probabilities(codes)
+        labels = self._classes.take(pa.array(probabilities.argmax(1)))
+        return pa.table([labels, *map(pa.array, probabilities.T)], schema=self.schema)
+
+    def _first_bad_row(self, frame: pd.DataFrame) -> BadRow:
+        """Halves the rows until one is left: a row's code does not depend on the others."""
+        first, last = 0, len(frame)
+        while last - first > 1:
+            middle = (first + last) // 2
+            if self._problems(frame.iloc[first:middle]):
+                last = middle
+            else:
+                first = middle
+        return BadRow(first, self._problems(frame.iloc[first:last]))
+
+    def _problems(self, frame: pd.DataFrame) -> list[str]:
+        try:
+            self._encoder.transform(frame)
+        except TableError as error:
+            return error.problems
+        return []
+
+
+def output_schema(table: pa.Schema | None, predictions: pa.Schema, model: Any) -> pa.Schema:
+    """Puts predictions after the columns of a table.
+
+    Args:
+        table: The table's columns; None keeps none of them.
+        predictions: The columns of the predictions.
+        model: Says what made them, a JSON value: the schema's metadata `model`.
+
+    Raises:
+        TableError: A column of the table has the name of a prediction.
+    """
+    kept = pa.schema([]) if table is None else table
+    clash = [name for name in predictions.names if name in kept.names]
+    if clash:
+        raise TableError(
+            f"the table must leave the names of the predictions free, got columns called "
+            f"{', '.join(map(repr, clash))}; rename them, or say --keep_columns false"
+        )
+    stamp = {**(kept.metadata or {}), b"model": json.dumps(model).encode()}
+    return pa.schema([*kept, *predictions], metadata=stamp)
+
+
+def beside(rows: pa.Table, predictions: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Puts the predictions of a block after those of its columns that the schema has."""
+    n_kept = len(schema) - len(predictions.schema)
+    return pa.table([*(rows[i] for i in range(n_kept)), *predictions.columns], schema=schema)
+
+
+def count_labels(predictions: pa.Table) -> dict[str, int]:
+    """Counts the rows of each label."""
+    counts = pc.value_counts(predictions[LABEL]).to_pylist()
+    return {str(entry["values"]): entry["counts"] for entry in counts}
