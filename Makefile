@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 ADDRESS ?= http://127.0.0.1:8265
 
-.PHONY: setup init_mlflow data train tune submit ui test quick lint format bench
+.PHONY: setup init_mlflow data train tune promote serve app predict submit ui test quick lint format bench bench-serve
 .DEFAULT_GOAL := tune
 
 setup: $(VENV)/installed
@@ -26,6 +26,18 @@ train: setup
 
 tune: setup
 	$(BIN)/python -m ray_jobs.tune $(ARGS)
+
+promote: setup
+	$(BIN)/python -m ray_jobs.promote $(ARGS)
+
+serve: setup
+	$(BIN)/python -m ray_jobs.serve $(ARGS)
+
+app: setup
+	$(BIN)/python -m ray_jobs.app $(ARGS)
+
+predict: setup
+	$(BIN)/python -m ray_jobs.predict $(ARGS)
 
 # To a cluster: `ray start --head` is one. The record goes to MLFLOW_TRACKING_URI, or to the store here.
 # Ray asks for the token in ~/.ray/auth_token once there is one, but sends it only in mode `token`.
@@ -59,3 +71,6 @@ format: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-serve: setup
+	$(BIN)/python -m benchmarks.serving $(ARGS)

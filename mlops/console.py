@@ -12,11 +12,14 @@ from typing import Any
 from mlops.errors import InputError, MlopsError
 
 
-def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
+def run_job(
+    job: Callable[[], Mapping[str, Any]], left: str = "what was finished is recorded"
+) -> int:
     """Runs a job and reports how it went.
 
     Args:
         job: Does the work and returns its result, JSON values.
+        left: What an interruption leaves, for the message.
 
     Returns:
         The exit status: 0 done, 1 failed, 2 unusable settings or input, 130 interrupted.
@@ -33,7 +36,7 @@ def run_job(job: Callable[[], Mapping[str, Any]]) -> int:
         print(f"error: the work must fit the memory, got {error}; make it smaller", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; what was finished is recorded", file=sys.stderr)
+        print(f"interrupted; {left}", file=sys.stderr)
         return 130
     print(json.dumps(result), flush=True)
     return 0

@@ -6,7 +6,9 @@
     │   └── TableError       a table or a column of it
     ├── TrackingError        exit 2: the MLflow store cannot be used
     ├── RecordError          exit 1: the MLflow store failed once the study was under way
-    └── StudyError           exit 1: the study ran and failed
+    ├── StudyError           exit 1: the study ran and failed
+    ├── ServingError         exit 1: the endpoint or the workers of a table failed
+    └── RequestError         a request to the endpoint is refused, with an HTTP status
 
 A message states the rule, then the value, then the remedy.
 """
@@ -14,6 +16,7 @@ A message states the rule, then the value, then the remedy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 
 class MlopsError(Exception):
@@ -56,6 +59,44 @@ class RecordError(MlopsError):
 
 class StudyError(MlopsError):
     """A study ended without a usable model."""
+
+
+class ServingError(MlopsError):
+    """The endpoint did not start, or Ray ended under it, or the workers of a table failed."""
+
+
+class Detail(NamedTuple):
+    """One thing that is wrong with a request.
+
+    Attributes:
+        row: Position of the row in the request, from 0; None where it is no one row.
+        field: The column, or the key of the request; None where it is none.
+        message: Rule, value, remedy.
+    """
+
+    row: int | None
+    field: str | None
+    message: str
+
+
+class RequestError(MlopsError):
+    """A request to the endpoint is refused.
+
+    Args:
+        status: The HTTP status of the answer.
+        code: What a program may tell refusals apart by, such as `missing_column`.
+        message: Rule, value, remedy, in a line.
+        details: Where in the request, if that can be said.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, details: Sequence[Detail] = ()
+    ) -> None:
+        self.status = status
+        self.code = code
+        self.message = message
+        self.details = tuple(details)
+        super().__init__(message)
 
 
 def first_line(error: BaseException) -> str:

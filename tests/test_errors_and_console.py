@@ -19,6 +19,8 @@ from mlops.errors import (
     InputError,
     MlopsError,
     RecordError,
+    RequestError,
+    ServingError,
     SettingsError,
     StudyError,
     TableError,
@@ -38,6 +40,8 @@ REPOSITORY = Path(__file__).parents[1]
         (TrackingError, MlopsError, 2),
         (RecordError, MlopsError, 1),
         (StudyError, MlopsError, 1),
+        (RequestError, MlopsError, 1),
+        (ServingError, MlopsError, 1),
     ],
 )
 def test_tree(kind: type[MlopsError], base: type[Exception], status: int) -> None:
@@ -48,7 +52,7 @@ def test_tree(kind: type[MlopsError], base: type[Exception], status: int) -> Non
 
 def test_every_error_has_the_base() -> None:
     found = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
-    assert len(found) == 7
+    assert len(found) == 9
     assert all(issubclass(kind, MlopsError) for kind in found)
 
 

@@ -24,6 +24,10 @@ JOBS: dict[str, Any] = {
     "generate_data": settings.GenerateDataSettings,
     "train": settings.TrainSettings,
     "tune": settings.TuneSettings,
+    "promote": settings.PromoteSettings,
+    "serve": settings.ServeSettings,
+    "app": settings.AppSettings,
+    "predict": settings.PredictSettings,
 }
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
@@ -50,6 +54,9 @@ def entry_points() -> dict[str, Any]:
         ("generate_data", {"n_samples": 1000, "n_features": 20, "n_classes": 2}),
         ("train", {"hidden_dims": "[64, 32]", "lr": 0.001, "batch_size": 32, "epochs": 50}),
         ("tune", {"max_evals": 20}),
+        ("serve", {"port": 8000}),
+        ("app", {"port": 8000}),
+        ("predict", {"input": "data/synthetic.parquet", "alias": "champion"}),
     ],
 )
 def test_mlproject_entry(name: str, parameters: dict[str, Any]) -> None:
@@ -118,11 +125,12 @@ def test_a_command_shown_is_one_that_works(
 
 
 def makefile_targets() -> set[str]:
-    return set(re.findall(r"^([a-z_]+):(?!=)", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z_-]+):(?!=)", read("Makefile"), re.MULTILINE))
 
 
 def test_makefile_has_the_targets_of_the_design() -> None:
     wanted = {"setup", "tune", "train", "data", "test", "ui", "lint", "bench", "submit"}
+    wanted |= {"serve", "app"}
     assert makefile_targets() >= wanted
 
 
@@ -291,6 +299,7 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
         ("ray_jobs.tune", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
         ("ray_jobs.train", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
         ("ray_jobs.generate_data", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
+        ("ray_jobs.predict", ["torch", "mlflow", "ray", "sklearn", "pandas", "pyarrow"]),
         ("ray_jobs.init_mlflow", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
         ("mlops.space", ["yaml", "pydantic", "numpy"]),
         ("mlops.tuning.study", ["torch", "mlflow", "ray", "sklearn", "pandas"]),

@@ -22,6 +22,7 @@ JOBS: dict[str, Any] = {
     "generate_data": settings.GenerateDataSettings,
     "train": settings.TrainSettings,
     "tune": settings.TuneSettings,
+    "predict": settings.PredictSettings,
 }
 EXAMPLES = sorted((REPOSITORY / "configs" / "examples").glob("*.yaml"))
 

@@ -68,7 +68,9 @@ def test_tune_reports_on_stderr_and_answers_with_one_json_line(
     assert "1,000 rows, 20 columns, 2 classes" in lines[1]
     assert lines[-2].startswith("3/3 trials · best val_accuracy")
     assert lines[-1].startswith("test accuracy 0.")
-    assert "mlp version 1 is now mlp@candidate in sqlite:///" in lines[-1]
+    assert "mlp version 1 in sqlite:///" in lines[-1]
+    assert lines[-1].endswith("is now champion: there was no champion")
+    assert (result["promotion"]["champion"], result["promotion"]["before"]) == (1, None)
     assert not any("Warning" in line or "Traceback" in line for line in lines)
     deadline = time.monotonic() + 20
     while (left := processes_of("tune-leaves-nothing")) and time.monotonic() < deadline:
