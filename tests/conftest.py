@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mlops.cluster import Connection
+
 FOREIGN = ("MLFLOW_", "RAY_", "TUNE_")
 
 
@@ -30,3 +32,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
     # `mlflow.set_tracking_uri` writes into the environment.
     for name in {name for name in os.environ if name.startswith("MLFLOW_")} - before:
         del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray for all that runs inside the test process."""
+    connection = Connection()
+    connection.open()
+    yield
+    connection.close()

@@ -10,7 +10,6 @@ A block is an Arrow table. What a model makes of the blocks is what it makes of 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype, is_ob
 
 from mlops.data.columns import MISSING_TEXTS, as_numbers
 from mlops.data.encoders import Column
+from mlops.data.files import replacing
 from mlops.data.sources import (
     READ_BUFFER,
     check_names,
@@ -248,24 +248,15 @@ def writing(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table]
         TableError: The file cannot be written, or a CSV file cannot hold a column.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            writer = _open_writer(unfinished, schema)
-            try:
-                yield writer.write_table
-            except BaseException:
-                with suppress(OSError):
-                    writer.close()
-                raise
-            writer.close()
-            unfinished.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise TableError(
-            f"`{path}` must be writable, got: {reason}; choose another place"
-        ) from error
+    with replacing(path) as unfinished:
+        writer = _open_writer(unfinished, schema)
+        try:
+            yield writer.write_table
+        except BaseException:
+            with suppress(OSError):
+                writer.close()
+            raise
+        writer.close()
 
 
 def _open_writer(path: Path, schema: pa.Schema) -> pa.parquet.ParquetWriter | pa.csv.CSVWriter:

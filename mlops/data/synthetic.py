@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlops.data.files import replacing
 from mlops.errors import InputError, TableError
 
 TARGET = "target"
@@ -119,20 +119,11 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> None:
     ending = path.suffix.lower()
     if ending not in (".csv", ".parquet"):
         raise TableError(f"a table must end in .csv or .parquet, got `{path}`; rename it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
-            unfinished = Path(folder) / path.name
-            if ending == ".csv":
-                frame.to_csv(unfinished, index=False)
-            else:
-                frame.to_parquet(unfinished, index=False)
-            unfinished.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise TableError(
-            f"`{path}` must be writable, got: {reason}; choose another place"
-        ) from error
+    with replacing(path) as unfinished:
+        if ending == ".csv":
+            frame.to_csv(unfinished, index=False)
+        else:
+            frame.to_parquet(unfinished, index=False)
 
 
 def _problems(spec: SyntheticSpec) -> list[str]:

@@ -71,7 +71,7 @@ def challenge(
         return Promotion(before, before, f"it differs from version {before}: {difference}")
     old, new = score(champion.predictor), score(candidate.predictor)
     told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
-    if champion.card["data"]["digest"] != candidate.card["data"]["digest"]:
+    if _digest(champion) != _digest(candidate):
         told += ", which was trained on another table"
     if not (new < old if metric.endswith("loss") else new > old):
         return Promotion(before, before, told)
@@ -125,6 +125,11 @@ def rollback(store: Store, name: str) -> Promotion:
     registry.move_alias(store, name, CHAMPION, model.version)
     _set_history(store, name, earlier[:-1])
     return Promotion(model.version, before, "rolled back")
+
+
+def _digest(model: registry.RegisteredModel) -> str | None:
+    digest: str | None = model.card.get("data", {}).get("digest")  # a card may be empty
+    return digest
 
 
 def _crown(store: Store, name: str, version: int, before: int | None) -> None:

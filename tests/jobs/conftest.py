@@ -1,4 +1,4 @@
-"""One local Ray for all studies that run inside the test process."""
+"""One working folder, with one store in it, for the jobs of a module."""
 
 from __future__ import annotations
 
@@ -7,16 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from mlops.cluster import Connection
-
-
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    connection = Connection()
-    connection.open()
-    yield
-    connection.close()
 
 
 @pytest.fixture(scope="module")

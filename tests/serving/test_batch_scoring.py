@@ -110,14 +110,6 @@ def in_folder(clean_environment: None, monkeypatch: pytest.MonkeyPatch, folder: 
     return folder
 
 
-@pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    connection = Connection()
-    connection.open()
-    yield
-    connection.close()
-
-
 def write(frame: pd.DataFrame, path: Path) -> Path:
     frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path)
     return path

@@ -27,7 +27,7 @@ def register(
     score: float = 0.5,
     rows: pd.DataFrame = ROWS,
     classes: tuple[Any, ...] = ("no", "yes"),
-    digest: str = "d",
+    digest: str | None = "d",
 ) -> int:
     """Registers a model that carries its score as its learning rate, and returns its version."""
     encoder = FeatureEncoder.fit(rows)
@@ -43,7 +43,7 @@ def register(
         classes=list(classes),
         target_name="y",
         example=rows,
-        card={"data": {"digest": digest}},
+        card={"data": {"digest": digest}} if digest else {},
     )
     return registry.register(store, model)
 
@@ -112,8 +112,9 @@ def test_a_candidate_that_takes_or_gives_something_else_is_promoted_by_hand_only
     assert champion(sqlite_store) == second
 
 
-def test_another_table_is_told(sqlite_store: Store) -> None:
-    first, second = register(sqlite_store), register(sqlite_store, 0.9, digest="e")
+@pytest.mark.parametrize("digest", ["e", None])
+def test_another_table_is_told(digest: str | None, sqlite_store: Store) -> None:
+    first, second = register(sqlite_store), register(sqlite_store, 0.9, digest=digest)
     challenge(sqlite_store, first)
     done = challenge(sqlite_store, second)
     assert done.champion == second
