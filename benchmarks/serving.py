@@ -94,8 +94,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_champion(folder: Path) -> None:
-    job = [sys.executable, "-m", "ray_jobs.tune", "--max_evals", "4", "--epochs", "10"]
+def make_champion(folder: Path, *flags: str) -> None:
+    job = [sys.executable, "-m", "ray_jobs.tune", "--max_evals", "4", "--epochs", "10", *flags]
     subprocess.run(job, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
 
 

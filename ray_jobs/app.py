@@ -10,14 +10,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
 from mlops.serving import deployment
+from mlops.settings.serving import AppSettings
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Runs the endpoint that the flags describe."""
-    given = flags.load(settings.AppSettings, argv, name="app", description=__doc__ or "")
+    given = flags.load(AppSettings, argv, name="app", description=__doc__ or "")
     return deployment.serve(given)
 
 

@@ -10,15 +10,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings.setup import GenerateDataSettings
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Generates the table and records it as an MLflow dataset."""
-    given = flags.load(
-        settings.GenerateDataSettings, argv, name="generate_data", description=__doc__ or ""
-    )
+    given = flags.load(GenerateDataSettings, argv, name="generate_data", description=__doc__ or "")
     from mlops.data.synthetic import SyntheticSpec, make_table, write_table
     from mlops.tracking.dataset import log_generated
     from mlops.tracking.store import explained, open_store

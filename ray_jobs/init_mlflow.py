@@ -9,16 +9,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings.setup import InitMlflowSettings
 from mlops.tracking.store import open_store
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Opens the store and says where it is."""
-    given = flags.load(
-        settings.InitMlflowSettings, argv, name="init_mlflow", description=__doc__ or ""
-    )
+    given = flags.load(InitMlflowSettings, argv, name="init_mlflow", description=__doc__ or "")
     store = open_store(given.tracking.uri, given.tracking.experiment)
     print(f"store      {store.display_uri}", file=sys.stderr)
     print(f"experiment {store.experiment_name} (id {store.experiment_id})", file=sys.stderr)

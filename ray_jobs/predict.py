@@ -11,14 +11,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
 from mlops.serving import batch
+from mlops.settings.serving import PredictSettings
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Scores the table that the flags name."""
-    given = flags.load(settings.PredictSettings, argv, name="predict", description=__doc__ or "")
+    given = flags.load(PredictSettings, argv, name="predict", description=__doc__ or "")
     job = batch.Job(
         model_name=given.tracking.model_name,
         version=given.alias if given.version is None else given.version,

@@ -11,13 +11,14 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings.serving import PromoteSettings
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Moves the alias `champion` and says what was served before."""
-    given = flags.load(settings.PromoteSettings, argv, name="promote", description=__doc__ or "")
+    given = flags.load(PromoteSettings, argv, name="promote", description=__doc__ or "")
     from mlops.tracking import promotion, registry
     from mlops.tracking.store import open_store
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings.study import TrainSettings
 from mlops.tuning import study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Trains the configuration that the flags describe."""
-    given = flags.load(settings.TrainSettings, argv, name="train", description=__doc__ or "")
+    given = flags.load(TrainSettings, argv, name="train", description=__doc__ or "")
     plan = study.Plan(
         name=given.study or study.name_by_time("train"),
         default=given.hyperparameters,

@@ -10,14 +10,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings.study import TuneSettings
 from mlops.tuning import study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Runs the study that the flags describe."""
-    given = flags.load(settings.TuneSettings, argv, name="tune", description=__doc__ or "")
+    given = flags.load(TuneSettings, argv, name="tune", description=__doc__ or "")
     plan = study.Plan(
         name=given.study or study.name_by_time("tune"),
         default=given.default_configuration,

@@ -16,18 +16,20 @@ import pytest
 import yaml
 
 from mlops import flags as read_flags
-from mlops import settings
+from mlops.settings.serving import AppSettings, PredictSettings, PromoteSettings, ServeSettings
+from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
+from mlops.settings.study import TrainSettings, TuneSettings
 
 REPOSITORY = Path(__file__).parents[1]
 JOBS: dict[str, Any] = {
-    "init_mlflow": settings.InitMlflowSettings,
-    "generate_data": settings.GenerateDataSettings,
-    "train": settings.TrainSettings,
-    "tune": settings.TuneSettings,
-    "promote": settings.PromoteSettings,
-    "serve": settings.ServeSettings,
-    "app": settings.AppSettings,
-    "predict": settings.PredictSettings,
+    "init_mlflow": InitMlflowSettings,
+    "generate_data": GenerateDataSettings,
+    "train": TrainSettings,
+    "tune": TuneSettings,
+    "promote": PromoteSettings,
+    "serve": ServeSettings,
+    "app": AppSettings,
+    "predict": PredictSettings,
 }
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)

@@ -11,18 +11,21 @@ import yaml
 from pydantic import BaseModel
 
 from mlops import flags as read_flags
-from mlops import settings
 from mlops.errors import SettingsError
 from mlops.hyperparameters import Hyperparameters
+from mlops.settings.sections import ResourceSettings, SyntheticSettings
+from mlops.settings.serving import PredictSettings
+from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
+from mlops.settings.study import TrainSettings, TuneSettings
 from mlops.space import SearchSpace
 
 REPOSITORY = Path(__file__).parents[1]
 JOBS: dict[str, Any] = {
-    "init_mlflow": settings.InitMlflowSettings,
-    "generate_data": settings.GenerateDataSettings,
-    "train": settings.TrainSettings,
-    "tune": settings.TuneSettings,
-    "predict": settings.PredictSettings,
+    "init_mlflow": InitMlflowSettings,
+    "generate_data": GenerateDataSettings,
+    "train": TrainSettings,
+    "tune": TuneSettings,
+    "predict": PredictSettings,
 }
 EXAMPLES = sorted((REPOSITORY / "configs" / "examples").glob("*.yaml"))
 
@@ -69,7 +72,7 @@ def test_a_job_with_no_flags_reads_its_own_file_from_any_folder(name: str) -> No
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_loads(path: Path) -> None:
-    given = read_flags.load(settings.TuneSettings, ["--config", str(path)], name="tune")
+    given = read_flags.load(TuneSettings, ["--config", str(path)], name="tune")
     assert given.search_space.paths()
     assert given.max_evals > 1
 
@@ -100,8 +103,8 @@ def test_sections_merge_setting_by_setting() -> None:
     text = "data: {synthetic: {n_samples: 5, n_classes: 3}}\nresources: {workers: 2}"
     flags = ["--data.synthetic.n_classes", "4", "--resources.cpus_per_worker", "0.5"]
     given = load("tune", *flags, text=text)
-    assert given.data.synthetic == settings.SyntheticSettings(n_samples=5, n_classes=4)
-    assert given.resources == settings.ResourceSettings(workers=2, cpus_per_worker=0.5)
+    assert given.data.synthetic == SyntheticSettings(n_samples=5, n_classes=4)
+    assert given.resources == ResourceSettings(workers=2, cpus_per_worker=0.5)
 
 
 def test_defaults_merge_but_a_space_is_taken_whole() -> None:

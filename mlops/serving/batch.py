@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster
 from mlops.errors import InputError, TableError
-from mlops.settings import TrackingSettings
+from mlops.settings.sections import TrackingSettings
 from mlops.tracking.store import open_store
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MOST_DETAILS = 20
 MOST_TEXT = 60
+MOST_NAME = 1000
 _STRICT = {int, float, type(None)}
 _LENIENT = {str, bool, int, float, type(None)}
 
@@ -64,7 +65,8 @@ class Problems:
     ) -> None:
         """Notes one problem."""
         if not self.full:
-            self.details.append(Detail(row, None if field is None else plain(field), message))
+            name = None if field is None else plain(field, MOST_NAME)
+            self.details.append(Detail(row, name, message))
             self._codes[code] = None
 
     @property
@@ -90,9 +92,9 @@ class Problems:
         return RequestError(422, code, f"{where}{first.message}{more}", self.details)
 
 
-def plain(text: str) -> str:
+def plain(text: str, most: int = MOST_TEXT) -> str:
     """Makes a text of a request fit to be repeated: short, and encodable."""
-    shown = text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
+    shown = text if len(text) <= most else text[: most - 1] + "…"
     return shown.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

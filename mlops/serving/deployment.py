@@ -25,7 +25,7 @@ from mlops.cluster import Connection
 from mlops.errors import InputError, ServingError
 from mlops.serving.ingress import Door, open_door, started_here
 from mlops.serving.metrics import MULTIPROCESS_VARIABLE
-from mlops.settings import ServeSettings
+from mlops.settings.serving import ServeSettings
 from mlops.tracking.store import resolve_uri
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def serve(settings: ServeSettings, factory: Factory = champion_app) -> dict[str,
             door.wait_until_open(settings.replicas)
             started = time.monotonic()
             print(_announcement(settings, door), file=sys.stderr, flush=True)
-            _wait()
+            _watch(door)
         finally:
             door.close(settings.request_timeout)
             with redirect_stdout(io.StringIO()):  # Ray tells of the end as of a failure
@@ -239,8 +239,7 @@ def _announcement(settings: ServeSettings, door: Door) -> str:
         f"serving {settings.tracking.model_name}@{settings.alias} at {door.url}, {replicas}; "
         f"open to {who}" + (", with the token" if door.token else "")
     ]
-    if problem := model.get("error", {}).get("message"):
-        lines.append(f"  no model yet: {problem}")
+    lines.append(f"  {_served(model)}")
     body = json.dumps({"rows": [model.get("typical_row", {})]}, ensure_ascii=False)
     headers = ["-H 'Content-Type: application/json'"]
     headers += ['-H "Authorization: Bearer $MLOPS_SERVE_TOKEN"'] if door.token else []
@@ -252,15 +251,32 @@ def _announcement(settings: ServeSettings, door: Door) -> str:
     return "\n".join(lines)
 
 
-def _wait() -> None:
-    """Waits for an interruption.
+def _served(model: Mapping[str, Any]) -> str:
+    """Says which version answers, by what `/model` answers."""
+    if error := model.get("error"):
+        return f"no predictions: {error['message']}"
+    refused, trouble = model.get("refused"), model.get("registry_error")
+    parts = [f"model: version {model.get('version')}"]
+    parts += [f"version {refused['version']} was refused: {refused['reason']}"] if refused else []
+    parts += [f"the registry does not answer: {trouble}"] if trouble else []
+    return "; ".join(parts)
+
+
+def _watch(door: Door) -> None:
+    """Tells of changes of the model until interrupted.
 
     Raises:
         ServingError: Ray ended before.
     """
+    told = seen = _served(door.model())
     try:
         while _ray_lives():
             time.sleep(_WATCH_SECONDS)
+            # Twice the same: while replicas change over, either may answer.
+            before, seen = seen, _served(door.model())
+            if before == seen != told:
+                print(seen, file=sys.stderr, flush=True)
+                told = seen
     except KeyboardInterrupt:
         print("stopping", file=sys.stderr, flush=True)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import ipaddress
 import json
 import math
@@ -17,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 from mlops.errors import InputError, ServingError
 from mlops.serving import haproxy
 from mlops.serving.security import TOKEN_VARIABLE, read_token
-from mlops.settings import ServeSettings
+from mlops.settings.serving import ServeSettings
 
 _SUMS = ("FRONTEND", "BACKEND")
 # Seconds until the application, which has started, can be reached.
@@ -155,8 +156,7 @@ def open_door(settings: ServeSettings) -> Iterator[Door]:
     address = _address(settings, token)
     _wait_for_port(address, settings.port)
     binary = _binary()
-    folder = _private_folder()
-    try:
+    with _private_folder() as folder:
         program = haproxy.install(
             haproxy.Ingress(
                 binary=binary,
@@ -182,8 +182,6 @@ def open_door(settings: ServeSettings) -> Iterator[Door]:
         )
         door.metrics.mkdir()
         yield door
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def started_here() -> bool:
@@ -252,10 +250,25 @@ def _binary() -> str:
     return found
 
 
-def _private_folder() -> Path:
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Makes a folder for this job, and removes those of jobs that were killed."""
     base = tempfile.gettempdir()
-    short = len(os.fsencode(base)) + len("/mlops-12345678") <= _SOCKET_FOLDER_BYTES
-    return Path(tempfile.mkdtemp(prefix="mlops-", dir=base if short else "/tmp"))
+    if len(os.fsencode(base)) + len("/mlops-12345678") > _SOCKET_FOLDER_BYTES:
+        base = "/tmp"
+    for left in Path(base).glob("mlops-*/lock"):
+        with suppress(OSError), left.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="mlops-", dir=base))
+    try:
+        with (folder / "locking").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # By this name only once it is locked, for another job may look right now.
+            (folder / "locking").rename(folder / "lock")
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _isolation() -> dict[str, str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from itertools import count
 
 import numpy as np
-from scipy.special import erf, expit
 
 BLOCK_UNITS = 2**22  # hidden units held at a time: 16 MB
 
@@ -17,10 +16,14 @@ def _relu(x: np.ndarray) -> None:
 
 def _gelu(x: np.ndarray) -> None:
     """The exact form, as torch has it: x/2 (1 + erf(x/√2))."""
+    from scipy.special import erf  # imported for those networks that need it: 0.3 s
+
     x *= 0.5 * (1.0 + erf(x * np.float32(0.5**0.5)))
 
 
 def _silu(x: np.ndarray) -> None:
+    from scipy.special import expit
+
     x *= expit(x)
 
 

@@ -77,7 +77,6 @@ class Threads:
         """Ends the threads."""
         self._threads.shutdown(cancel_futures=True)
         self._limits.restore_original_limits()
-        self._limits.restore_original_limits()
 
 
 class RayWorkers:

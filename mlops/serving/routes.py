@@ -8,10 +8,12 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.staticfiles import StaticFiles
 
 from mlops.errors import RequestError
 from mlops.serving.champion import Champion
@@ -38,8 +40,9 @@ def make_routes(champion: Champion, metrics: Metrics) -> FastAPI:
         metrics: What `/metrics` shows.
     """
     # Without redirects: they would send a client with its token elsewhere by a Host header.
-    app = FastAPI(title=TITLE, version="1", redoc_url=None, redirect_slashes=False)
+    app = FastAPI(title=TITLE, version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     _add_errors(app, champion)
+    _add_viewer(app)
     _add_health(app, champion)
     _add_inference(app, champion)
 
@@ -110,6 +113,22 @@ def _add_errors(app: FastAPI, champion: Champion) -> None:
 def _response(answer: Answer) -> Response:
     headers = {key.decode(): value.decode() for key, value in answer.headers}
     return Response(answer.body, answer.status, headers, "application/json")
+
+
+def _add_viewer(app: FastAPI) -> None:
+    """Adds `/docs`, whose viewer comes from here too: FastAPI's own comes from other hosts."""
+    files = StaticFiles(packages=[("fastapi_swagger", "resources")])
+    app.mount("/docs/viewer", files, name="viewer")
+
+    @app.get("/docs", include_in_schema=False)
+    async def viewer() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=TITLE,
+            swagger_js_url="docs/viewer/swagger-ui-bundle.js",
+            swagger_css_url="docs/viewer/swagger-ui.css",
+            swagger_favicon_url="docs/viewer/favicon-32x32.png",
+        )
 
 
 def _add_health(app: FastAPI, champion: Champion) -> None:

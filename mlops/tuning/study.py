@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlops import cluster
 from mlops.errors import RecordError, StudyError, TrackingError
 from mlops.hyperparameters import Hyperparameters
-from mlops.settings import DataSettings, TrackingSettings
+from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
 from mlops.tracking.store import explained, open_store, prepare_environment
 from mlops.tuning import packing

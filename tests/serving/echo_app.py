@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any
 
-from mlops.settings import ServeSettings
+from mlops.settings.serving import ServeSettings
 
 
 def make(settings: ServeSettings) -> Any:

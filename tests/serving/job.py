@@ -58,7 +58,7 @@ class Job:
 
     @classmethod
     def start(cls, folder: Path, arguments: list[str], **variables: str) -> Job:
-        """Starts `python arguments`; `{port}` in them is a free port."""
+        """Starts `python arguments`; `{port}` in them is a free port, else `--port` is added."""
         port = free_port()
         mark = uuid.uuid4().hex
         foreign = ("RAY_", "MLFLOW_", "MLOPS_")
@@ -67,8 +67,9 @@ class Job:
         log, output = folder / f"{mark}.err", folder / f"{mark}.out"
         if "--port" in arguments:
             port = int(arguments[arguments.index("--port") + 1])
-        else:
-            arguments = [*arguments, "--port", str(port)]
+        elif not any("{port}" in argument for argument in arguments):
+            arguments = [*arguments, "--port", "{port}"]
+        arguments = [argument.replace("{port}", str(port)) for argument in arguments]
         with log.open("wb") as stderr, output.open("wb") as stdout:
             process = subprocess.Popen(
                 [sys.executable, *arguments],

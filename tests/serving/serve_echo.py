@@ -6,11 +6,12 @@ import sys
 
 import echo_app
 
-from mlops import flags, settings
+from mlops import flags
 from mlops.console import leave, run_job
 from mlops.serving import deployment
+from mlops.settings.serving import ServeSettings
 
 if __name__ == "__main__":
     factory = getattr(echo_app, sys.argv[1])
-    given = flags.load(settings.ServeSettings, sys.argv[2:], name="serve")
+    given = flags.load(ServeSettings, sys.argv[2:], name="serve")
     leave(run_job(lambda: deployment.serve(given, factory)))

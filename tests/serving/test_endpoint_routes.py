@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,10 +80,17 @@ def test_a_refusal_has_the_documented_shape(mixed: Served) -> None:
             jsonschema.validate(answer.json(), described["application/json"]["schema"])
 
 
-def test_docs_are_there(mixed: Served) -> None:
+def test_docs_come_with_their_viewer_from_here(mixed: Served) -> None:
     answer = mixed.endpoint.ask("/docs")
     assert answer.status_code == 200
-    assert "openapi.json" in answer.text
+    assert "//" not in re.sub(r"<!--.*?-->|window.location.\S+", "", answer.text)
+    files = re.findall(r'(?:src|href)="([^"]+)"', answer.text)
+    assert len(files) == 3
+    for file in files:
+        found = mixed.endpoint.ask(f"/{file}")
+        assert found.status_code == 200, file
+        assert len(found.content) > 500
+    assert mixed.endpoint.ask("/docs/viewer/nothing.js").status_code == 404
 
 
 @pytest.mark.parametrize(

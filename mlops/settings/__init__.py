@@ -1,0 +1,1 @@
+"""The settings of every job: typed and frozen; `mlops.flags` reads them."""

@@ -1,0 +1,113 @@
+"""What the settings of several jobs are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+Auto = Literal["auto"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        """Takes `true` for what it is, where pydantic takes it for 1."""
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and wanted is not bool:
+            raise ValueError(f"must be a number or text, got {value}")
+        return value
+
+
+class SyntheticSettings(Section):
+    """A synthetic classification table, made by scikit-learn's make_classification."""
+
+    n_samples: int = Field(1000, description="rows")
+    n_features: int = Field(20, description="numeric columns feature_0, feature_1, ...")
+    n_classes: int = Field(2, description="classes of the column target")
+    informative: float = Field(0.5, description="share of the columns that carry information")
+    class_balance: list[float] | None = Field(
+        None, description="share of each class, summing to 1; equal shares by default"
+    )
+    label_noise: float = Field(0.01, description="share of rows given a random class")
+    class_separation: float = Field(1.0, description="distance between the classes")
+    seed: Seed = Field(0, description="seed of the table")
+
+
+class DataSettings(Section):
+    """Where the table comes from: a file, scikit-learn, OpenML, or else a synthetic one."""
+
+    path: str | None = Field(None, description="your table, .csv or .parquet")
+    target: str | None = Field(None, description="the column to predict")
+    test_path: str | None = Field(None, description="a test table of its own; else 20% is split")
+    sklearn: Literal["breast_cancer", "wine", "digits", "iris"] | None = Field(
+        None, description="a table that comes with scikit-learn"
+    )
+    openml: PositiveInt | None = Field(None, description="id of an OpenML data set, e.g. 1590")
+    synthetic: SyntheticSettings = Field(
+        SyntheticSettings(), description="the synthetic table, if none of these is given"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSettings:
+        given = [name for name in ("path", "sklearn", "openml") if getattr(self, name) is not None]
+        if self.target is not None and not given:
+            raise ValueError(
+                f"target must come with a table, got {self.target!r} alone; add --data.path FILE"
+            )
+        if len(given) > 1:
+            raise ValueError(
+                f"must name one source, got {' and '.join(given)}; leave all but one out"
+            )
+        if self.path is not None and self.target is None:
+            raise ValueError("must name the column to predict, got none; add --data.target COLUMN")
+        if self.test_path is not None and self.path is None:
+            raise ValueError(
+                "test_path must come with a training table, got no path; add --data.path FILE"
+            )
+        return self
+
+
+class ResourceSettings(Section):
+    """What each worker gets; a worker trains one pack at a time."""
+
+    workers: PositiveInt | Auto = Field(
+        "auto", description="packs at a time; auto is one a core, or a GPU, as far as the work pays"
+    )
+    cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker")
+    gpus_per_worker: NonNegativeFloat | Auto = Field(
+        "auto", description="GPUs a worker, fractions allowed; auto is 1 if there is one, else 0"
+    )
+
+
+class TrackingSettings(Section):
+    """Where the record is kept; the environment variable MLFLOW_TRACKING_URI wins."""
+
+    uri: str | None = Field(
+        None, description="MLflow store; by default sqlite:///mlflow.db, artifacts in ./mlruns"
+    )
+    experiment: str = Field("mlops-classification", description="MLflow experiment")
+    model_name: str = Field("mlp", description="name in the model registry")
+
+    @field_validator("experiment", "model_name")
+    @classmethod
+    def _a_name(cls, value: str, info: ValidationInfo) -> str:
+        banned = "/:" if info.field_name == "model_name" else ""
+        if not value.strip() or any(letter in value for letter in banned):
+            rule = "must not be empty" + (" or have / or : in it" if banned else "")
+            raise ValueError(f"{rule}, got {value!r}; choose another name")
+        return value

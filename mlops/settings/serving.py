@@ -1,0 +1,99 @@
+"""Settings of the jobs promote, serve, app and predict."""
+
+from __future__ import annotations
+
+from pydantic import (
+    AliasChoices,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from mlops.errors import SettingsError
+from mlops.settings.sections import Auto, Section, TrackingSettings
+
+
+class PromoteSettings(Section):
+    """Settings of the job promote: one of version, rollback and candidate, which is the default."""
+
+    version: PositiveInt | None = Field(None, description="the version to make champion")
+    rollback: bool = Field(False, description="go back to the champion before this one")
+    candidate: bool = Field(False, description="make the candidate champion")
+    allow_schema_change: bool = Field(
+        False,
+        validation_alias=AliasChoices("allow-schema-change", "allow_schema_change"),
+        description="let the new champion's columns or classes differ from the old one's",
+    )
+    tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> PromoteSettings:
+        given = [self.version is not None, self.rollback, self.candidate]
+        if sum(given) > 1:
+            raise SettingsError(
+                "promote must be told one of --version, --rollback and --candidate, got "
+                f"{sum(given)} of them; say one"
+            )
+        return self
+
+
+class ServeSettings(Section):
+    """Settings of the job serve."""
+
+    alias: str = Field("champion", description="alias of the version to serve")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; others than this machine need a token"
+    )
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    replicas: PositiveInt = Field(1, description="processes that answer")
+    cpus_per_replica: PositiveFloat = Field(1.0, description="cores a replica")
+    gpus_per_replica: NonNegativeFloat = Field(0.0, description="GPUs a replica")
+    poll_seconds: PositiveFloat = Field(
+        5.0, description="seconds between looks at where the alias points"
+    )
+    max_rows: PositiveInt = Field(10_000, description="rows a request")
+    max_body_bytes: PositiveInt = Field(16 * 2**20, description="bytes a request")
+    max_in_flight: PositiveInt = Field(
+        64, description="requests at a time and replica; 503 beyond them"
+    )
+    request_timeout: PositiveFloat = Field(10.0, description="seconds an answer may take")
+    body_timeout: PositiveFloat = Field(5.0, description="seconds a request may take to arrive")
+    page: bool = Field(False, description="a page at / to try the model")
+    token_file: str | None = Field(
+        None, description="file with the token, mode 0600; MLOPS_SERVE_TOKEN wins"
+    )
+    tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
+
+
+class AppSettings(ServeSettings):
+    """Settings of the job app: the endpoint with its page."""
+
+    page: bool = Field(True, description="a page at / to try the model")
+
+
+class PredictSettings(Section):
+    """Settings of the job predict."""
+
+    input: str = Field("data/synthetic.parquet", description="table to score, .parquet or .csv")
+    output: str = Field("data/scored.parquet", description="file to write, .parquet or .csv")
+    alias: str = Field("champion", description="which version: the one this alias points to")
+    version: PositiveInt | None = Field(
+        None, description="which version: the one of this number, whatever the alias"
+    )
+    keep_columns: bool = Field(
+        True, description="write the table's columns too, before the predictions"
+    )
+    overwrite: bool = Field(False, description="replace the output if it exists")
+    block_rows: PositiveInt | Auto = Field(
+        "auto", description="rows scored at a time; auto is about 16 MB of them"
+    )
+    workers: NonNegativeInt | Auto = Field(
+        "auto",
+        description="Ray's workers, 0 is this process alone, on all its cores; auto is as many as "
+        "fit the cluster of RAY_ADDRESS, 0 without one",
+    )
+    cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker of Ray's")
+    tracking: TrackingSettings = Field(TrackingSettings(), description="where the registry is")
