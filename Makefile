@@ -74,3 +74,5 @@ bench: setup
 
 bench-serve: setup
 	$(BIN)/python -m benchmarks.serving $(ARGS)
+	$(BIN)/python -m benchmarks.serving_faults
+	$(BIN)/python -m benchmarks.batch_scoring
