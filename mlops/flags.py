@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,14 @@ from mlops.errors import SettingsError
 Job = TypeVar("Job", bound=BaseModel)
 
 
-def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "") -> Job:
+def load(
+    job: type[Job],
+    argv: Sequence[str],
+    *,
+    name: str,
+    description: str = "",
+    recorded: Callable[[Job], Mapping[str, Any]] | None = None,
+) -> Job:
     """Reads a job's settings: defaults, then its YAML file, then flags.
 
     Args:
@@ -28,6 +36,8 @@ def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "
         argv: Flags, without the program's name.
         name: The job's name; `configs/<name>.yaml` is read where `--config` names no file.
         description: What `--help` says first.
+        recorded: Finds, by these settings, those of the study that `--resume` goes on with; they
+            take the place of the defaults.
 
     Raises:
         SettingsError: With every problem of the file and the flags, a line each.
@@ -77,10 +87,25 @@ def load(job: type[Job], argv: Sequence[str], *, name: str, description: str = "
         values = _read_yaml(config["file"], problems)
     else:
         values = _read_yaml(default, problems) if default.exists() else {}
+    settings = _validated(job, _merged(values, flags), problems)
+    if recorded is not None and getattr(settings, "resume", False):
+        given = _merged(values, flags) if "file" in config else flags
+        settings = _validated(job, _merged(recorded(settings), given), [])
+    return settings
+
+
+def again(name: str, argv: Sequence[str], *, study: str) -> str:
+    """Returns the command that goes on with a study."""
+    flags = [*argv] if "--study" in argv else [*argv, "--study", study]
+    resume = [] if "--resume" in argv else ["--resume"]
+    return shlex.join(["python", "-m", f"ray_jobs.{name}", *flags, *resume])
+
+
+def _validated(job: type[Job], values: Mapping[str, Any], problems: list[str]) -> Job:
     try:
-        settings = job.model_validate(_merged(values, flags))
+        settings = job.model_validate(values)
     except ValidationError as error:
-        problems += _problems(error, job)
+        problems = problems + _problems(error, job)
     if problems:
         raise SettingsError(problems)
     return settings

@@ -3,6 +3,8 @@
 python -m ray_jobs.tune                                          # a synthetic table, 20 trials
 python -m ray_jobs.tune --data.path table.csv --data.target label --max_evals 200
 python -m ray_jobs.tune --max_evals 4 --epochs 2                 # a tiny one, to see it work
+python -m ray_jobs.tune --study NAME --resume                    # what is left of it
+python -m ray_jobs.tune --study NAME --resume --max_evals 400    # and more
 """
 
 from __future__ import annotations
@@ -18,9 +20,16 @@ from mlops.tuning import study
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Runs the study that the flags describe."""
-    given = flags.load(TuneSettings, argv, name="tune", description=__doc__ or "")
+    given = flags.load(
+        TuneSettings,
+        argv,
+        name="tune",
+        description=__doc__ or "",
+        recorded=lambda given: study.recorded_settings(given.study, given.tracking),
+    )
+    name = given.study or study.name_by_time("tune")
     plan = study.Plan(
-        name=given.study or study.name_by_time("tune"),
+        name=name,
         default=given.default_configuration,
         space=given.search_space,
         max_evals=given.max_evals,
@@ -31,6 +40,12 @@ def main(argv: list[str]) -> dict[str, Any]:
         initial_points=given.search.initial_points,
         eta=given.pruning.eta,
         min_epochs=given.pruning.min_epochs,
+        max_failures=given.max_failures,
+        time_budget=given.time_budget,
+        target=given.target,
+        storage=given.storage,
+        resume=given.resume,
+        again=flags.again("tune", argv, study=name),
         **given.resources.model_dump(),
     )
     return study.run(plan, given.data, given.tracking, given.model_dump())

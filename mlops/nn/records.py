@@ -15,6 +15,11 @@ METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
 METRIC_NAMES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 
 
+def rank(metric: str, score: float, trial: int) -> tuple[float, int]:
+    """Sorts better scores first, and equal ones by trial number."""
+    return (-score if METRICS[metric] == "max" else score), trial
+
+
 class Outcome(str, Enum):
     """How a trial ended.
 

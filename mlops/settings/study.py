@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import (
     AliasChoices,
     Field,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     ValidationInfo,
     field_validator,
@@ -120,6 +122,20 @@ class TuneSettings(StudySettings):
     )
     defaults: dict[str, Any] = Field(
         {}, description="trial 0, and the values of what the space leaves out"
+    )
+    resume: bool = Field(
+        False,
+        description="go on with the study named by --study, or with the last one, as it was begun",
+    )
+    time_budget: PositiveFloat | None = Field(
+        None, description="seconds after which the study is ended, with the best so far"
+    )
+    target: float | None = Field(None, description="a score, of the metric, that ends the study")
+    max_failures: NonNegativeInt = Field(
+        2, description="how often a pack whose worker dies is started again, then each trial alone"
+    )
+    storage: str = Field(
+        "studies", description="folder for what MLflow does not have yet; empty when all is sent"
     )
     search: SearchSettings = Field(SearchSettings(), description="how configurations are chosen")
     pruning: PruningSettings = Field(PruningSettings(), description="pruning at rungs")

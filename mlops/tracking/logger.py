@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 
-from mlops.nn.records import Outcome
+from mlops.nn import records
+from mlops.nn.records import Outcome, TrialResult
+from mlops.tracking.record import TrialRecord
+from mlops.tracking.spool import Call, Spool
 from mlops.tracking.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -29,16 +35,35 @@ class StudyLogger(MLflowLoggerCallback):
         parent: The study's run, which may be still in the making.
         study: The study's name.
         metric: The study's metric, recorded once more at each trial's best.
+        spool: Where the record is kept until it is sent.
+        trials: What is on record of a study that is resumed.
+        unsent: What its last driver may not have sent.
     """
 
-    def __init__(self, parent: Future[StudyRun], study: str, metric: str) -> None:
+    def __init__(
+        self,
+        parent: Future[StudyRun],
+        study: str,
+        metric: str,
+        spool: Spool | None = None,
+        trials: Mapping[int, TrialRecord] = MappingProxyType({}),
+        unsent: Iterable[Call] = (),
+    ) -> None:
         super().__init__()
-        self._writer = RunWriter(parent, {"study": study})
+        self._writer = RunWriter(parent, {"study": study}, spool, trials, unsent)
         self._metric = metric
         self._seconds = 0.0
         self._epochs: dict[int, int] = {}
         self._open: set[int] = set()
-        self._ended: set[int] = set()
+        self._ended = {number for number, trial in trials.items() if trial.ended}
+        self._best = min(
+            (
+                records.rank(metric, trial.result["score"], number)
+                for number, trial in trials.items()
+                if trial.result is not None and trial.result["score"] is not None
+            ),
+            default=None,
+        )
         self._duplicates: dict[int, list[int]] = defaultdict(list)
 
     def setup(self, *args: Any, **info: Any) -> None:
@@ -75,19 +100,16 @@ class StudyLogger(MLflowLoggerCallback):
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         """Records the epochs and the ends that a report carries."""
         started = time.thread_time()
-        new = [r for r in result["records"] if r["epoch"] > self._epochs.get(r["trial"], 0)]
+        new = [record for record in result["records"] if self._is_new(record)]
         for record in new:
             self._epochs[record["trial"]] = record["epoch"]
         if new:
             self._writer.record(new)
+        if "best" in result:
+            self._keep_best(result)
         for ended in result["results"]:
-            if ended["trial"] in self._ended:
-                continue
-            metrics = {"seconds": ended["seconds"]}
-            if ended["score"] is not None:
-                metrics[f"best_{self._metric}"] = ended["score"]
-                metrics["best_epoch"] = ended["best_epoch"]
-            self._end(ended["trial"], Outcome(ended["outcome"]), ended["reason"], metrics)
+            if ended["trial"] not in self._ended:
+                self._end(ended)
         self._seconds += time.thread_time() - started
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
@@ -97,27 +119,45 @@ class StudyLogger(MLflowLoggerCallback):
             self.log_trial_start(trial)
             for member in trial.config["trials"]:
                 if member["number"] in self._open and member["duplicate_of"] is None:
-                    self._end(member["number"], Outcome.FAILED, failure_reason(trial))
+                    self._end(
+                        _without_score(member["number"], Outcome.FAILED, failure_reason(trial))
+                    )
 
-    def close(self) -> None:
+    def close(self, reason: str = "the study was stopped") -> None:
         """Marks what is still open as interrupted, and returns when all is written.
+
+        Args:
+            reason: Why it was.
 
         Raises:
             TrackingError: If the store does not take it.
         """
         for number in sorted(self._open):
             if number in self._open:
-                self._end(number, Outcome.INTERRUPTED, "the study was stopped")
+                self._end(_without_score(number, Outcome.INTERRUPTED, reason))
         self._writer.close()
 
-    def _end(
-        self,
-        number: int,
-        outcome: Outcome,
-        reason: str | None,
-        metrics: dict[str, float] | None = None,
-    ) -> None:
-        self._writer.end(number, outcome, reason, metrics)
+    def _is_new(self, record: Mapping[str, Any]) -> bool:
+        number = record["trial"]
+        return number not in self._ended and record["epoch"] > self._epochs.get(number, 0)
+
+    def _keep_best(self, result: Mapping[str, Any]) -> None:
+        """Keeps the weights of the best trial so far, before its run says that it has ended."""
+        number = result["best"]["trial"]
+        for ended in result["results"]:
+            if ended["trial"] == number:
+                rank = records.rank(self._metric, ended["score"], number)
+                if self._best is None or rank < self._best:
+                    self._best = rank
+                    self._writer.keep_weights(number, result["best"]["weights"])
+
+    def _end(self, result: Mapping[str, Any]) -> None:
+        number = result["trial"]
+        metrics = {"seconds": result["seconds"]} if result["epochs"] else {}
+        if result["score"] is not None:
+            metrics[f"best_{self._metric}"] = result["score"]
+            metrics["best_epoch"] = result["best_epoch"]
+        self._writer.end(number, result, metrics)
         self._open.discard(number)
         self._ended.add(number)
         self._copy(number)
@@ -127,6 +167,26 @@ class StudyLogger(MLflowLoggerCallback):
             self._writer.copy(number, original)
             self._open.discard(number)
             self._ended.add(number)
+
+
+def _without_score(number: int, outcome: Outcome, reason: str) -> dict[str, Any]:
+    result = TrialResult(number, outcome, reason, 0, 0, None, {}, 0.0)
+    fields = {**asdict(result), "outcome": outcome.value}
+    del fields["weights"]
+    return fields
+
+
+def trained(config: Mapping[str, Any]) -> list[int]:
+    """Returns the numbers of a pack's trials that are not duplicates."""
+    return [member["number"] for member in config["trials"] if member["duplicate_of"] is None]
+
+
+def is_tried_in_parts(config: Mapping[str, Any]) -> bool:
+    """Tells whether the trials of a pack that dies for good are tried again, each alone.
+
+    So one that kills its worker does not take its neighbours with it.
+    """
+    return len(trained(config)) > 1
 
 
 def failure_reason(trial: Trial) -> str:

@@ -28,11 +28,13 @@ from mlops.errors import TrackingError
 from mlops.hyperparameters import Hyperparameters
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, write_checksums
-from mlops.tracking.store import Store, prepare_environment
+from mlops.tracking.store import Store, explained, prepare_environment
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow.entities import LoggedModel as MlflowModel
     from mlflow.models import Model, ModelSignature
+    from mlflow.tracking import MlflowClient
     from torch.export import ExportedProgram
     from torch.nn import Module
 
@@ -102,8 +104,8 @@ def log_model(
         classes: The labels, as JSON values, in the order of its outputs.
         target_name: The column it predicts.
         example: Some raw rows; the first few are stored with the model.
-        metrics: The model's scores, recorded both on the run and on the model at step 0: whoever
-            calls this need not log them again.
+        metrics: The model's scores, recorded both on the run and on the model: whoever calls this
+            need not log them again. The step is 0 for a run's first model, 1 for the next.
         card: What is to be known of the model (`mlops.tracking.card`).
 
     Raises:
@@ -131,6 +133,7 @@ def _record(
 
     client = store.client
     params = {key: str(value) for key, value in predictor.hyperparameters.to_dict().items()}
+    step = _next_step(client, run_id, metrics)
     entry = client.create_logged_model(
         store.experiment_id, NAME, source_run_id=run_id, params=params, model_type="classifier"
     )
@@ -141,10 +144,10 @@ def _record(
     try:
         client.log_model_artifacts(entry.model_id, str(folder))
         client.set_logged_model_tags(entry.model_id, {SHA256_TAG: sha256})
-        client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=0)])
+        client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=step)])
         now = int(time.time() * 1000)
         scores = [
-            Metric(key, value, now, 0, model_id=entry.model_id, run_id=run_id)
+            Metric(key, value, now, step, model_id=entry.model_id, run_id=run_id)
             for key, value in metrics.items()
         ]
         client.log_batch(run_id, metrics=scores)
@@ -157,6 +160,34 @@ def _record(
         ) from error
     uri = f"models:/{entry.model_id}"
     return LoggedModel(uri, entry.model_id, run_id, entry.artifact_location, sha256)
+
+
+def _next_step(client: MlflowClient, run_id: str, metrics: dict[str, float]) -> int:
+    """The step after those of the run's earlier models."""
+    known = metrics.keys() & client.get_run(run_id).data.metrics.keys()
+    histories = [client.get_metric_history(run_id, key) for key in known]
+    return max((metric.step for history in histories for metric in history), default=-1) + 1
+
+
+def discard_unregistered(store: Store, run_id: str) -> None:
+    """Deletes the models of a run whose driver died before it had registered them.
+
+    Raises:
+        TrackingError: The store refuses.
+    """
+    client = store.client
+    with explained(store):
+        versions = client.search_model_versions(f"run_id = '{run_id}'")
+        kept = {version.source for version in versions}
+        for model in models_of_run(store, run_id):
+            if model.artifact_location not in kept:
+                client.delete_logged_model(model.model_id)
+
+
+def models_of_run(store: Store, run_id: str) -> list[MlflowModel]:
+    """Returns the models that were logged by a run."""
+    query = f"source_run_id = '{run_id}'"
+    return list(store.client.search_logged_models([store.experiment_id], filter_string=query))
 
 
 def _save(

@@ -59,6 +59,8 @@ def challenge(
     """
     before = registry.version_of(store, name, CHAMPION)
     candidate = registry.load_version(store, name, version)
+    if before == version:
+        return Promotion(version, before, "it is champion already")
     if before is None:
         _crown(store, name, version, None)
         return Promotion(version, None, "there was no champion")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.errors import TrackingError, first_line
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, verify
-from mlops.tracking.model import PREDICTOR, LoggedModel
+from mlops.tracking.model import PREDICTOR, LoggedModel, models_of_run
 from mlops.tracking.store import Store, explained
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODEL = "mlp"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
+TRIAL_TAG = "trial"
 
 
 def register(
@@ -157,6 +158,43 @@ def move_alias(store: Store, name: str, alias: str, version: int) -> None:
     """
     with explained(store):
         store.client.set_registered_model_alias(name, alias, str(version))
+
+
+def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, str] | None:
+    """Finds the version that a trial of a study has become, whose driver may have died over it.
+
+    What was left to do is done: the alias `candidate`, and the link from the model.
+
+    Args:
+        store: Where the registry is.
+        name: The registered model.
+        run_id: The study's run.
+        trial: The trial.
+
+    Returns:
+        The version and the model's URI; None if there is none.
+
+    Raises:
+        TrackingError: The store refuses.
+    """
+    client = store.client
+    with explained(store):
+        found = [
+            version
+            for version in client.search_model_versions(f"run_id = '{run_id}'")
+            if version.name == name and version.tags.get(TRIAL_TAG) == str(trial)
+        ]
+        if not found:
+            return None
+        version = found[0]
+        (model_id,) = [
+            model.model_id
+            for model in models_of_run(store, run_id)
+            if model.artifact_location == version.source
+        ]
+        client.set_registered_model_alias(name, CANDIDATE, version.version)
+        _link_version(client, model_id, name, version.version)
+        return int(version.version), f"models:/{model_id}"
 
 
 def _ensure_registered(client: MlflowClient, name: str) -> None:

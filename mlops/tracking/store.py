@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mlops.errors import TrackingError, first_line
@@ -57,6 +58,19 @@ class Store:
     def client(self) -> MlflowClient:
         """A client of this store, whatever the process's own tracking URI is."""
         return _client(self.uri)
+
+    def read_bytes(self, run_id: str, path: str) -> bytes | None:
+        """Reads an artifact of a run; None where there is none.
+
+        Raises:
+            TrackingError: The store cannot be asked.
+        """
+        with explained(self), tempfile.TemporaryDirectory() as folder:
+            parent = str(PurePosixPath(path).parent)
+            listed = self.client.list_artifacts(run_id, None if parent == "." else parent)
+            if path not in [entry.path for entry in listed]:
+                return None
+            return Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
 
     @property
     def display_uri(self) -> str:

@@ -8,13 +8,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlops.errors import TrackingError
+from mlops.errors import InputError, TrackingError
 from mlops.tracking import registry
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
-from mlops.tracking.model import log_model
+from mlops.tracking.lease import Lease
+from mlops.tracking.model import discard_unregistered, log_model
 from mlops.tracking.pictures import log_confusion_matrix
+from mlops.tracking.record import (
+    ENDS_TAG,
+    SETTINGS,
+    StudyRecord,
+    is_younger,
+    study_exists,
+)
+from mlops.tracking.spool import Spool
 from mlops.tracking.store import Store, active_run_from_environment, explained
+from mlops.tracking.writer import WEIGHTS_FOLDER, weights_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,48 +37,127 @@ LONGEST_PARAM = 6000
 
 
 class StudyRun:
-    """A study's run, made here; under `mlflow run` it is the one made there.
-
-    Args:
-        store: Where the run is.
-        study: The study's name.
-        settings: The job's resolved settings.
-        parts: The table.
-        packing: How trials are divided into packs, which fixes what the search proposes.
+    """A study's run, held by this process; made by `create` or `resume`.
 
     Attributes:
         store: Where the run is.
         run_id: Its id.
     """
 
-    def __init__(
-        self,
+    def __init__(self, store: Store, run_id: str, study: str, parts: Parts, spool: Spool) -> None:
+        self.store, self.run_id = store, run_id
+        self._client = store.client
+        self._study, self._parts = study, parts
+        self._spool = spool
+        self._lease = Lease(store, run_id)
+
+    @classmethod
+    def create(
+        cls,
         store: Store,
         study: str,
         settings: Mapping[str, Any],
         parts: Parts,
         packing: Mapping[str, int],
-    ) -> None:
-        self.store, self._client = store, store.client
-        self._study, self._parts = study, parts
+        max_evals: int,
+        spool: Spool,
+    ) -> StudyRun:
+        """Makes the run of a new study; under `mlflow run` it is the one made there.
+
+        Args:
+            store: Where to.
+            study: The study's name.
+            settings: The job's resolved settings.
+            parts: The table.
+            packing: How trials are divided into packs, which fixes what the search proposes.
+            max_evals: Trials of the study.
+            spool: Where the record is kept until it is sent.
+
+        Raises:
+            InputError: There is a study of this name, or the spool cannot be written.
+            TrackingError: The store does not take it.
+        """
+        client = store.client
+        if study_exists(store, study):
+            raise _exists(study)
+        own = {"study": study, "data_digest": parts.digest, ENDS_TAG: str(max_evals)}
+        tags = {**own, **{name: str(value) for name, value in packing.items()}}
         given = active_run_from_environment()
         if given is None:
-            run = self._client.create_run(store.experiment_id, run_name=study)
+            run = client.create_run(store.experiment_id, tags=tags, run_name=study)
         else:
-            run = self._client.get_run(given)
-            self._client.update_run(given, name=study)
-        self.run_id: str = run.info.run_id
+            run = client.get_run(given)
+            client.update_run(given, name=study)
+            for name, value in tags.items():
+                client.set_tag(given, name, value)
+        made = cls(store, run.info.run_id, study, parts, spool)
         try:
+            made._lease.take(study)
+            if is_younger(store, study, made.run_id):
+                raise _exists(study)
+            spool.open(made.run_id)
             # What `mlflow run` has recorded as text cannot be recorded again in other words.
-            self._log_params(_flat(settings), besides=run.data.params)
-            for name, value in {"study": study, **packing}.items():
-                self._client.set_tag(self.run_id, name, str(value))
-            self._client.log_dict(self.run_id, dict(settings), "settings.yaml")
-            log_dataset(store, self.run_id, parts)
+            made._log_settings(settings, besides=run.data.params)
+        except InputError:
+            made._lease.release()
+            client.delete_run(made.run_id)
+            raise
         except BaseException as error:
             with suppress(TrackingError):
-                self.end(error)
+                made.end(error)
             raise
+        return made
+
+    @classmethod
+    def resume(
+        cls,
+        store: Store,
+        record: StudyRecord,
+        settings: Mapping[str, Any],
+        parts: Parts,
+        max_evals: int,
+        spool: Spool,
+    ) -> StudyRun:
+        """Takes the run of a study that is to go on; what its spool holds is left to the caller.
+
+        Raises:
+            InputError: Another driver has it.
+            TrackingError: The store does not take it.
+        """
+        run = cls(store, record.run_id, record.name, parts, spool)
+        run._lease.take(record.name)
+        try:
+            store.client.update_run(record.run_id, "RUNNING")
+            if not record.settings:  # its driver died before it had recorded them
+                known = store.client.get_run(record.run_id).data.params
+                run._log_settings(settings, besides=known)
+            if max_evals not in record.ends:
+                ends = ",".join(map(str, [*record.ends, max_evals]))
+                store.client.set_tag(record.run_id, ENDS_TAG, ends)
+        except BaseException as error:
+            with suppress(TrackingError):
+                run.end(error)
+            raise
+        return run
+
+    def check(self) -> None:
+        """Stops a driver whose study another one has taken.
+
+        Raises:
+            RecordError: So it is.
+        """
+        self._lease.check()
+
+    def weights(self, trial: int) -> bytes | None:
+        """Reads the weights of a trial that was the best when it ended; None where they are lost.
+
+        Raises:
+            TrackingError: The store cannot be asked.
+        """
+        name = weights_name(trial)
+        with suppress(OSError):
+            return (self._spool.folder / name).read_bytes()
+        return self.store.read_bytes(self.run_id, f"{WEIGHTS_FOLDER}/{name}")
 
     def end(self, error: BaseException | None = None) -> None:
         """Ends the run: as finished, as failed, or as killed when the user interrupted it.
@@ -79,10 +168,19 @@ class StudyRun:
         status = "FINISHED" if error is None else "FAILED"
         if isinstance(error, KeyboardInterrupt):
             status = "KILLED"
-        with explained(self.store):
-            self._client.set_terminated(self.run_id, status)
+        try:
+            with explained(self.store):
+                self._client.set_terminated(self.run_id, status)
+        finally:
+            self._lease.release()
 
-    def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str] = {}) -> None:
+    def _log_settings(self, settings: Mapping[str, Any], besides: Mapping[str, str]) -> None:
+        self._log_params(_flat(settings), besides)
+        log_dataset(self.store, self.run_id, self._parts)
+        # Last: a study that has them has all of its beginning.
+        self._client.log_dict(self.run_id, dict(settings), SETTINGS)
+
+    def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
         given = {name: value for name, value in params.items() if value is not None}
@@ -120,11 +218,35 @@ class StudyRun:
         Returns:
             What the job reports: scores, model and version.
         """
-        parts = self._parts
         self._client.set_tag(self.run_id, "best_trial", str(best["trial"]))
-        self._log_params({f"best_{name}": value for name, value in best["params"].items()})
+        for name, value in best["params"].items():
+            # Not parameters, which cannot change when a study is extended.
+            self._client.set_tag(self.run_id, f"best_{name}", str(value))
         self._client.log_dict(self.run_id, dict(best), "best_trial.json")
         log_confusion_matrix(self.store, self.run_id, confusion, predictor.classes)
+        version, uri = registry.registered(
+            self.store, model_name, self.run_id, best["trial"]
+        ) or self._register(best, predictor, metrics, confusion, model_name)
+        return {
+            **metrics,
+            "model": {
+                "name": model_name,
+                "version": version,
+                "alias": registry.CANDIDATE,
+                "uri": uri,
+            },
+        }
+
+    def _register(
+        self,
+        best: Mapping[str, Any],
+        predictor: Predictor,
+        metrics: Mapping[str, float],
+        confusion: np.ndarray,
+        model_name: str,
+    ) -> tuple[int, str]:
+        parts = self._parts
+        discard_unregistered(self.store, self.run_id)
         model = log_model(
             self.store,
             self.run_id,
@@ -137,7 +259,12 @@ class StudyRun:
             metrics=dict(metrics),
             card=make_card(self._study, parts, predictor, metrics, confusion),
         )
-        tags = {"study": self._study, "data_digest": parts.digest, "data": parts.name}
+        tags = {
+            "study": self._study,
+            registry.TRIAL_TAG: str(best["trial"]),
+            "data_digest": parts.digest,
+            "data": parts.name,
+        }
         description = (
             f"Predicts `{predictor.target_name}` of {parts.name}; test accuracy "
             f"{metrics['test_accuracy']:.4f}, best of {self._study}."
@@ -150,15 +277,14 @@ class StudyRun:
             tags=tags,
             description=description,
         )
-        return {
-            **metrics,
-            "model": {
-                "name": model_name,
-                "version": version,
-                "alias": registry.CANDIDATE,
-                "uri": model.uri,
-            },
-        }
+        return version, model.uri
+
+
+def _exists(study: str) -> InputError:
+    return InputError(
+        f"study: must be a new name, got `{study}`, of which there is one; say --resume to go on "
+        "with it, or choose another name"
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

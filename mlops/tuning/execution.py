@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,13 @@ from mlops.cluster import Workers
 from mlops.data.dataset import Dataset
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
+from mlops.tracking.spool import Spool
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
 from mlops.tuning.progress import Progress
+from mlops.tuning.resuming import Before
 from mlops.tuning.search import PackSearch
+from mlops.tuning.stopping import Stop
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
 
 if TYPE_CHECKING:
@@ -41,9 +43,12 @@ def search(
     workers: Workers,
     rows: SharedRows,
     study_run: Future[StudyRun],
+    before: Before,
+    spool: Spool,
     title: str,
-) -> Ledger:
-    """Runs all trials of a study and records them.
+    deadline: float | None,
+) -> tuple[Ledger, Stop]:
+    """Runs all trials of a study, or those that are left of it, and records them.
 
     Args:
         plan: What to do.
@@ -51,12 +56,16 @@ def search(
         workers: What trains them.
         rows: The training and validation rows.
         study_run: Where to record; it may be still in the making.
+        before: What was done of a study that is resumed.
+        spool: Where the record is kept until it is sent.
         title: What the progress display is headed.
+        deadline: When to stop, by `time.monotonic`; None for never.
 
     Returns:
-        The table of trials and the best one's weights.
+        The table of trials with the best one's weights, and what ended the search.
 
     Raises:
+        InputError: A study that is resumed is not proposed as it was.
         TrackingError: If the study's run could not be made, or the record not be written.
     """
     searcher = PackSearch(
@@ -69,6 +78,8 @@ def search(
         initial_points=plan.initial_points,
         mode=METRICS[plan.metric],
         seed=plan.seed,
+        recorded=before.to_keep,
+        ends=before.ends,
     )
     options = PackOptions(
         seed=plan.seed,
@@ -79,37 +90,40 @@ def search(
         device="cuda" if workers.gpus else "cpu",
     )
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
-    logger = StudyLogger(study_run, plan.name, plan.metric)
-    ledger = Ledger(plan.metric, plan.max_evals)
+    logger = StudyLogger(study_run, plan.name, plan.metric, spool, before.trials, before.unsent)
+    ledger = Ledger(plan.metric, plan.max_evals, before.trials)
+    ledger.weights = before.weights
+    stop = Stop(ledger, deadline, plan.target)
     _set_up_tune(workers.count)
     tune_controller._ActorClassCache = _PlainActorClasses
     with (
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,
         Progress(ledger, title) as progress,
+        stop.on_interrupt(),
     ):
-        on_sigint = signal.getsignal(signal.SIGINT)
         try:
-            tune.run(
-                trainable,
-                name=plan.name,
-                search_alg=searcher,
-                num_samples=searcher.n_packs,
-                resources_per_trial={"cpu": workers.cpus, "gpu": workers.gpus},
-                reuse_actors=True,
-                max_failures=plan.max_failures,
-                raise_on_failed_trial=False,
-                storage_path=folder,
-                trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
-                callbacks=[logger, ledger, progress],
-                verbose=0,
-            )
+            if not searcher.finished:
+                tune.run(
+                    trainable,
+                    name=plan.name,
+                    search_alg=searcher,
+                    num_samples=-1,  # until the searcher has no more
+                    stop=stop,
+                    resources_per_trial={"cpu": workers.cpus, "gpu": workers.gpus},
+                    reuse_actors=True,
+                    max_failures=plan.max_failures,
+                    raise_on_failed_trial=False,
+                    storage_path=folder,
+                    trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
+                    callbacks=[logger, ledger, progress],
+                    verbose=0,
+                )
         finally:
-            # Tune leaves its own, which would swallow the next Ctrl-C.
-            signal.signal(signal.SIGINT, on_sigint)
-            ledger.close()
-            logger.close()
+            reason = stop.reason or "the study was stopped"
+            ledger.close(reason)
+            logger.close(reason)
             ledger.tracking_seconds = logger.seconds
-    return ledger
+    return ledger, stop
 
 
 class _PlainActorClasses(_ActorClassCache):
@@ -132,6 +146,7 @@ def _set_up_tune(workers: int) -> None:
     No result files, no snapshots, no notes on their absence.
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)

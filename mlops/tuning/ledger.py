@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.nn.records import METRICS, Outcome
-from mlops.tracking.logger import failure_reason
+from mlops.nn.records import Outcome, rank
+from mlops.tracking.logger import failure_reason, is_tried_in_parts, trained
+from mlops.tracking.record import TrialRecord
 
 
 @dataclass
@@ -43,12 +46,19 @@ class Ledger(Callback):
     Args:
         metric: The study's metric.
         max_evals: Trials of the study.
+        trials: What is on record of a study that is resumed.
     """
 
-    def __init__(self, metric: str, max_evals: int) -> None:
+    def __init__(
+        self,
+        metric: str,
+        max_evals: int,
+        trials: Mapping[int, TrialRecord] = MappingProxyType({}),
+    ) -> None:
         self.metric, self.max_evals = metric, max_evals
-        self.rows: dict[int, Row] = {}
-        self.best: Row | None = None
+        self.rows = {number: _row(number, t) for number, t in sorted(trials.items()) if t.ended}
+        self.ended_before = len(self.rows)
+        self.best = next(iter(self.leaders(1)), None)
         self.weights: bytes = b""
         self.epochs = 0
         self._epochs: dict[int, int] = {}
@@ -86,23 +96,19 @@ class Ledger(Callback):
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Fails the trials of a pack that has died for good, even before it started."""
         self.on_trial_start(trial=trial)
-        for member in trial.config["trials"]:
-            row = self.rows[member["number"]]
-            if row.outcome is None and row.duplicate_of is None:
+        if is_tried_in_parts(trial.config):
+            return
+        for number in trained(trial.config):
+            row = self.rows[number]
+            if row.outcome is None:
                 row.outcome, row.reason = Outcome.FAILED, failure_reason(trial)
         self._settle_duplicates()
 
-    def close(self) -> None:
-        """Marks what is still open as interrupted."""
+    def close(self, reason: str = "the study was stopped") -> None:
+        """Marks what is still open as interrupted, for a reason."""
         for row in self.rows.values():
             if row.outcome is None:
-                row.outcome, row.reason = Outcome.INTERRUPTED, "the study was stopped"
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the study ended before all its trials did."""
-        stopped = any(row.outcome is Outcome.INTERRUPTED for row in self.rows.values())
-        return stopped or len(self.rows) < self.max_evals
+                row.outcome, row.reason = Outcome.INTERRUPTED, reason
 
     def ordered(self) -> list[Row]:
         """Returns all trials by number."""
@@ -114,6 +120,8 @@ class Ledger(Callback):
 
     def _enter(self, ended: dict[str, Any]) -> None:
         row = self.rows[ended["trial"]]
+        if row.outcome is not None:  # of a pack that is trained again for others' sake
+            return
         row.outcome, row.reason = Outcome(ended["outcome"]), ended["reason"]
         row.score, row.metrics = ended["score"], ended["metrics"]
         row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
@@ -121,15 +129,10 @@ class Ledger(Callback):
         if row.score is not None and row in self.leaders(1):
             self.best = row
 
-    def _order(self, row: Row) -> tuple[float, int]:
-        """Sorts better scores first, and equal ones by number."""
-        assert row.score is not None
-        return (-row.score if METRICS[self.metric] == "max" else row.score), row.trial
-
     def leaders(self, n: int) -> list[Row]:
         """Returns the n best trials so far, duplicates left out."""
         scored = [r for r in self.rows.values() if r.score is not None and r.duplicate_of is None]
-        return sorted(scored, key=self._order)[:n]
+        return sorted(scored, key=lambda row: rank(self.metric, row.score or 0.0, row.trial))[:n]
 
     def _settle_duplicates(self) -> None:
         for row in self.rows.values():
@@ -139,3 +142,9 @@ class Ledger(Callback):
                 row.outcome, row.reason = original.outcome, original.reason
                 row.score, row.metrics = original.score, original.metrics
                 row.best_epoch, row.epochs = original.best_epoch, original.epochs
+
+
+def _row(number: int, trial: TrialRecord) -> Row:
+    result = {**(trial.result or {}), "trial": number}
+    outcome = Outcome(result.pop("outcome"))
+    return Row(params=trial.params, duplicate_of=trial.duplicate_of, outcome=outcome, **result)

@@ -137,10 +137,11 @@ class Progress(Callback):
     def _seconds_left(self) -> float:
         """Extrapolates from the epochs trained, each trial counting as the average one."""
         ledger = self._ledger
-        if self._over or not 0 < ledger.ended < ledger.max_evals:
+        if self._over or not ledger.epochs or not 0 < ledger.ended < ledger.max_evals:
             return 0.0
         rows = [row for row in ledger.rows.values() if row.outcome and row.duplicate_of is None]
-        expected = sum(row.epochs for row in rows) / ledger.ended * ledger.max_evals
+        left = ledger.max_evals - ledger.ended_before
+        expected = sum(row.epochs for row in rows) / ledger.ended * left
         return max(0.0, expected - ledger.epochs) / max(self._rate(), 1e-9)
 
     def _clock(self) -> str:

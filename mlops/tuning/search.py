@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from ray import tune
 from ray.tune.search import Searcher
 
+from mlops.errors import InputError
 from mlops.hyperparameters import Hyperparameters
 from mlops.space import Choice, Int, Point, SearchSpace, Uniform
+from mlops.tracking.logger import is_tried_in_parts, trained
+from mlops.tracking.record import TrialRecord
 from mlops.tuning.packing import Packing
 
 _SCORE = "score"
 # What a searcher is told of a trial that has no score, by direction.
 WORST = {"max": 0.0, "min": 1e6}
-
-
-@dataclass
-class _Pack:
-    """A proposed pack: its trials' numbers, and the scores of those that have ended."""
-
-    trials: list[int]
-    scores: dict[int, float | None] = field(default_factory=dict)
-    ended: bool = False
 
 
 @dataclass
@@ -55,6 +52,12 @@ class PackSearch(Searcher):
     recorded, but not trained again. A trial without a score counts as the worst.
 
     Tune gets as many packs as workers can train at once; the next one is proposed while they do.
+    The trials of a pack whose worker dies for good are tried again, each alone.
+
+    A study that is resumed proposes all its trials again, with the scores on record. What has
+    ended is not trained again, unless it shares a pack with a trial that has not: a trial's sums
+    round as its pack is. For the same reason a pack that an earlier end of the study had cut stays
+    cut.
 
     Tune sees one trial a pack, with the config
     `{"pack": n, "trials": [{"number", "params", "duplicate_of"}, ...]}`.
@@ -69,6 +72,8 @@ class PackSearch(Searcher):
         initial_points: Random trials before the algorithm models anything.
         mode: "max" or "min": which scores are better.
         seed: The study's seed.
+        recorded: The trials on record.
+        ends: What `max_evals` was before.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class PackSearch(Searcher):
         initial_points: int = 10,
         mode: str = "max",
         seed: int = 0,
+        recorded: Mapping[int, TrialRecord] = MappingProxyType({}),
+        ends: Iterable[int] = (),
     ) -> None:
         super().__init__()
         self._space, self._default = space, default
@@ -96,16 +103,21 @@ class PackSearch(Searcher):
             domains = {path: _domain(entry) for path, entry in space.paths().items()}
             make = SEARCHERS[algorithm]
             self._searcher = make(domains, mode, initial_points, [first] if first else [], seed)
-        self._packs: list[_Pack] = []
+        self._recorded = recorded
+        self._known = {number for number, trial in recorded.items() if trial.ended}
+        self._scores = {n: t.result["score"] for n, t in recorded.items() if t.result is not None}
+        self._ended: set[int] = set()
+        self._parts = deque(_parts(max_evals, packing.pack_size, ends))
         self._next: dict[str, Any] | None = None
+        self._alone: deque[dict[str, Any]] = deque()
         self._packs_told = 0
-        self._pack_of: dict[str, int] = {}
+        self._under_way: dict[str, dict[str, Any]] = {}
         self._proposals = _Proposals()
 
     @property
-    def n_packs(self) -> int:
-        """How many packs the study has."""
-        return -(-self._max_evals // self._packing.pack_size)
+    def finished(self) -> bool:
+        """Whether nothing is left to be trained."""
+        return all(number in self._known for part in self._parts for number in part)
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict, **spec: Any
@@ -114,20 +126,25 @@ class PackSearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Returns the next pack; None while all workers have one or it depends on one under way."""
+        """Returns the next pack; None while all workers have one or it depends on one under way.
+
+        Raises:
+            InputError: It is not what was proposed before.
+        """
         if self._next is None:
-            if len(self._packs) == self.n_packs:
-                return Searcher.FINISHED
-            self._next = self._propose_pack(len(self._packs))
-        if self._next is None or len(self._pack_of) >= self._workers:
+            self._next = self._alone.popleft() if self._alone else self._propose_part()
+        if self._next is None and not self._parts and not self._under_way:
+            return Searcher.FINISHED
+        if self._next is None or len(self._under_way) >= self._workers:
             return None
         pack, self._next = self._next, None
-        self._pack_of[trial_id] = pack["pack"]
+        self._under_way[trial_id] = pack
         return pack
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes the scores of trials that have ended; they are told in their pack's turn."""
-        self._packs[self._pack_of[trial_id]].scores.update(result["scores"])
+        for number, score in result["scores"]:
+            self._scores.setdefault(number, score)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -135,16 +152,30 @@ class PackSearch(Searcher):
         """Notes that a pack has ended; if its worker has died for good, without a last report."""
         if result is not None:
             self.on_trial_result(trial_id, result)
-        self._packs[self._pack_of.pop(trial_id)].ended = True
+        pack = self._under_way.pop(trial_id)
+        left = set(trained(pack)) - self._scores.keys()
+        if error and is_tried_in_parts(pack):
+            alone = [member for member in pack["trials"] if member["number"] in left]
+            self._alone += [{**pack, "trials": [member]} for member in alone]
+        else:
+            left.clear()
+        self._ended |= {member["number"] for member in pack["trials"]} - left
 
-    def _propose_pack(self, n: int) -> dict[str, Any] | None:
-        if not self._tell_up_to(n - self._packing.packs_in_flight):
-            return None
-        first = n * self._packing.pack_size
-        numbers = range(first, min(first + self._packing.pack_size, self._max_evals))
-        trials = [self._proposals.add(self._propose(number)) for number in numbers]
-        self._packs.append(_Pack(list(numbers)))
-        return {"pack": n, "trials": trials}
+    def _propose_part(self) -> dict[str, Any] | None:
+        """Proposes the next trials that are to be trained together."""
+        while self._parts:
+            numbers = self._parts[0]
+            n = numbers[0] // self._packing.pack_size
+            if not self._tell_up_to(n - self._packing.packs_in_flight):
+                return None
+            self._parts.popleft()
+            trials = [self._proposals.add(self._propose(number)) for number in numbers]
+            for trial in trials:
+                _check_same(trial, self._recorded.get(trial["number"]))
+            if not self._known.issuperset(numbers):
+                return {"pack": n, "trials": trials}
+            self._ended.update(numbers)
+        return None
 
     def _propose(self, number: int) -> dict[str, Any]:
         default = self._default.to_dict()
@@ -159,11 +190,12 @@ class PackSearch(Searcher):
 
     def _tell_up_to(self, last: int) -> bool:
         """Tells the scores of packs up to `last`; False if one of them has not ended."""
+        size = self._packing.pack_size
         while self._packs_told <= last:
-            pack = self._packs[self._packs_told]
-            if not pack.ended:
+            numbers = range(self._packs_told * size, (self._packs_told + 1) * size)
+            if not self._ended.issuperset(numbers):
                 return False
-            for number in pack.trials:
+            for number in numbers:
                 self._tell(number)
             self._packs_told += 1
         return True
@@ -171,19 +203,34 @@ class PackSearch(Searcher):
     def _tell(self, number: int) -> None:
         if self._searcher is None or (number == 0 and not self._told_default):
             return
-        score = self._score(number)
+        score = self._scores.get(self._proposals.original[number])
         told = WORST[self._direction] if score is None else score
         self._searcher.on_trial_complete(str(number), {_SCORE: told, "training_iteration": 1})
-
-    def _score(self, number: int) -> float | None:
-        original = self._proposals.original[number]
-        return self._packs[original // self._packing.pack_size].scores.get(original)
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: a study resumes from its MLflow record."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restores nothing: a study resumes from its MLflow record."""
+
+
+def _parts(max_evals: int, pack_size: int, ends: Iterable[int]) -> Iterator[range]:
+    """Yields the numbers of the trials that are trained together."""
+    cuts = {*range(0, max_evals, pack_size), *(end for end in ends if end < max_evals), max_evals}
+    for first, stop in pairwise(sorted(cuts)):
+        yield range(first, stop)
+
+
+def _check_same(trial: dict[str, Any], recorded: TrialRecord | None) -> None:
+    if recorded is None or not recorded.params:
+        return
+    proposed = json.loads(json.dumps(trial["params"]))
+    if proposed != recorded.params:
+        raise InputError(
+            f"trial {trial['number']} must be proposed as it was before, got {proposed}, was "
+            f"{recorded.params}; resume with the versions of Python's libraries that the study "
+            "was begun with"
+        )
 
 
 def import_searcher(algorithm: str) -> None:

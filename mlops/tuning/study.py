@@ -17,17 +17,20 @@ from mlops.errors import RecordError, StudyError, TrackingError
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
+from mlops.tracking.spool import Spool, study_folder
 from mlops.tracking.store import explained, open_store, prepare_environment
-from mlops.tuning import packing
+from mlops.tuning import packing, resuming
 
 if TYPE_CHECKING:
     from mlops.data.dataset import Dataset
     from mlops.data.features import FeatureEncoder
     from mlops.data.table import Parts
+    from mlops.tracking.record import StudyRecord
     from mlops.tracking.store import Store
     from mlops.tracking.study_run import StudyRun
     from mlops.tuning.ledger import Ledger
     from mlops.tuning.packing import Packing
+    from mlops.tuning.stopping import Stop
     from mlops.tuning.trial import SharedRows
 
 
@@ -51,6 +54,11 @@ class Plan:
         cpus_per_worker: Cores a worker.
         gpus_per_worker: GPUs a worker, or "auto".
         max_failures: How often a pack whose worker died is started again.
+        time_budget: Seconds after which the study is ended.
+        target: A score that ends the study.
+        storage: Folder for what is not in MLflow yet.
+        resume: Go on with the study of this name.
+        again: The command that resumes it.
     """
 
     name: str
@@ -68,6 +76,11 @@ class Plan:
     cpus_per_worker: float = 1.0
     gpus_per_worker: float | Literal["auto"] = "auto"
     max_failures: int = 2
+    time_budget: float | None = None
+    target: float | None = None
+    storage: str = "studies"
+    resume: bool = False
+    again: str = ""
 
 
 def run(
@@ -77,6 +90,8 @@ def run(
 
     Nothing is recorded before the table has been read and checked. Meanwhile Ray starts, except
     that a file is read first, so that what is wrong with it is told at once.
+
+    A study that is resumed trains what is left of it, and ends as it would have ended at once.
 
     Args:
         plan: What to do.
@@ -105,14 +120,16 @@ def run(
         # Searching for garbage after every few hundred new objects is a fifth of what imports cost.
         gc.disable()
         stack.callback(gc.enable)
-        ready = _make_ready(plan, data, tracking, connection, background)
-        beginning = background.submit(_begin, plan, ready, resolved)
+        spool = Spool(study_folder(plan.storage, plan.name))
+        record = _record(plan, tracking, resolved) if plan.resume else None
+        ready = _make_ready(plan, data, tracking, connection, background, record)
+        beginning, before = _begin(plan, ready, resolved, spool, background)
         warming = background.submit(_warm_up_model)
-        with _ended(beginning):
-            ledger = _search(plan, ready, beginning)
+        with _ended(beginning, plan):
+            ledger, stop = _search(plan, ready, beginning, before, spool, started)
             study_run = beginning.result()
             _log_trials(ledger, study_run)
-            if ledger.interrupted:
+            if stop.by_user:
                 raise KeyboardInterrupt
             # torch exports one network at a time.
             wait([warming])
@@ -123,6 +140,7 @@ def run(
             finally:
                 # Who interrupts now still gets a model that is recorded as a whole.
                 wait([recording])
+        spool.close(sent=True)
     _report(logged, study_run.store.display_uri)
     return {
         "study": plan.name,
@@ -130,6 +148,7 @@ def run(
         "tracking_uri": study_run.store.display_uri,
         "trials": len(ledger.rows),
         "outcomes": ledger.outcomes(),
+        "stopped": stop.reason,
         **logged,
         "tracking_seconds_per_record": ledger.tracking_seconds / max(1, ledger.epochs),
         "seconds": round(time.monotonic() - started, 2),
@@ -137,8 +156,27 @@ def run(
 
 
 def name_by_time(job: str) -> str:
-    """Returns a study's name for those who give none, such as `tune-20261123-142501`."""
-    return f"{job}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Returns a study's name for those who give none, such as `tune-20261123-142501-417`."""
+    now = time.time()
+    return (
+        f"{job}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{int(now * 1000) % 1000:03}"
+    )
+
+
+def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str, Any]:
+    """Reads what a study that is to be resumed was begun with.
+
+    Args:
+        study: Its name; None for the last one.
+        tracking: Where it is on record.
+
+    Raises:
+        InputError: There is no such study.
+        TrackingError: The store cannot be asked.
+    """
+    record = resuming.recorded_study(_open_store(tracking), study)
+    settings = {**record.settings, "study": record.name, "tracking": tracking.model_dump()}
+    return {**settings, "max_evals": max(record.ends)}
 
 
 def _load(data: DataSettings, seed: int) -> Parts:
@@ -169,6 +207,7 @@ class _Ready:
     workers: cluster.Workers
     packing: Packing
     opening: Future[Store]
+    record: StudyRecord | None
 
 
 def _make_ready(
@@ -177,6 +216,7 @@ def _make_ready(
     tracking: TrackingSettings,
     connection: cluster.Connection,
     background: Executor,
+    record: StudyRecord | None,
 ) -> _Ready:
     """Starts Ray while the table is read and later stages' libraries are imported."""
     if data.path is None:
@@ -188,6 +228,8 @@ def _make_ready(
     preparing = background.submit(lambda: _prepare(loading.result()))
     importing = background.submit(_import_search, plan)
     opening = background.submit(_open_store, tracking)
+    if record is not None:
+        resuming.check_table(record, loading.result().digest, loading.result().name)
     connection.open()
     encoder, dataset = preparing.result()
     n_rows, n_features = dataset.x_train.shape
@@ -200,8 +242,12 @@ def _make_ready(
     importing.result()
     from mlops.tuning.execution import share
 
-    divided = _packing_of(plan, workers, n_features)
-    return _Ready(loading.result(), encoder, share(dataset), workers, divided, opening)
+    if record is None:
+        divided = _packing_of(plan, workers, n_features)
+    else:
+        divided = packing.Packing(record.pack_size, record.packs_in_flight)
+    rows = share(dataset)
+    return _Ready(loading.result(), encoder, rows, workers, divided, opening, record)
 
 
 def _import_search(plan: Plan) -> None:
@@ -233,17 +279,46 @@ def _warm_up_model() -> None:
     gc.enable()
 
 
-def _begin(plan: Plan, ready: _Ready, resolved: Mapping[str, Any]) -> StudyRun:
+def _record(plan: Plan, tracking: TrackingSettings, resolved: Mapping[str, Any]) -> StudyRecord:
+    """Reads the study that is to go on."""
+    record = resuming.recorded_study(_open_store(tracking), plan.name)
+    resuming.check_same(record, resolved, plan.max_evals)
+    return record
+
+
+def _begin(
+    plan: Plan, ready: _Ready, resolved: Mapping[str, Any], spool: Spool, background: Executor
+) -> tuple[Future[StudyRun], resuming.Before]:
+    """Makes the study's run in the background; one that goes on must be read first."""
     from mlops.tracking.study_run import StudyRun
 
-    store = ready.opening.result()
+    def make() -> StudyRun:
+        store = ready.opening.result()
+        with explained(store):
+            divided = asdict(ready.packing)
+            return StudyRun.create(
+                store, plan.name, resolved, ready.parts, divided, plan.max_evals, spool
+            )
+
+    if ready.record is None:
+        return background.submit(make), resuming.Before()
+    store, made = ready.opening.result(), Future[StudyRun]()
     with explained(store):
-        return StudyRun(store, plan.name, resolved, ready.parts, asdict(ready.packing))
+        run = StudyRun.resume(store, ready.record, resolved, ready.parts, plan.max_evals, spool)
+    made.set_result(run)
+    try:
+        return made, resuming.read_before(ready.record, run, spool, plan.metric)
+    except BaseException as error:
+        with suppress(TrackingError):
+            run.end(error)
+        raise
 
 
 @contextmanager
-def _ended(beginning: Future[StudyRun]) -> Iterator[None]:
+def _ended(beginning: Future[StudyRun], plan: Plan) -> Iterator[None]:
     """Ends the study's run, if it could be made, as what happens here ends.
+
+    Unless it ends well it says how to go on.
 
     Raises:
         RecordError: The store has failed since the run was made.
@@ -256,16 +331,27 @@ def _ended(beginning: Future[StudyRun]) -> Iterator[None]:
             raise
         with suppress(TrackingError):
             beginning.result().end(error)
+        print(f"to go on: {plan.again}", file=sys.stderr)
         if isinstance(error, TrackingError):
             raise RecordError(str(error)) from error
         raise
 
 
-def _search(plan: Plan, ready: _Ready, study_run: Future[StudyRun]) -> Ledger:
+def _search(
+    plan: Plan,
+    ready: _Ready,
+    study_run: Future[StudyRun],
+    before: resuming.Before,
+    spool: Spool,
+    started: float,
+) -> tuple[Ledger, Stop]:
     from mlops.tuning.execution import search
 
     title = _title(plan, ready.parts)
-    return search(plan, ready.packing, ready.workers, ready.rows, study_run, title)
+    deadline = None if plan.time_budget is None else started + plan.time_budget
+    return search(
+        plan, ready.packing, ready.workers, ready.rows, study_run, before, spool, title, deadline
+    )
 
 
 def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packing:

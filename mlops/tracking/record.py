@@ -1,0 +1,205 @@
+"""What MLflow knows of a study: read back, so that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from mlops.errors import InputError
+from mlops.nn.records import Outcome
+from mlops.tracking.spool import Call
+from mlops.tracking.store import Store, explained
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+SETTINGS = "settings.yaml"
+RESULT_TAG = "result"
+# Only a study's own run has it.
+PACKING_TAG = "packs_in_flight"
+ENDS_TAG = "max_evals"
+
+
+@dataclass
+class TrialRecord:
+    """A trial, by its run or by what was still to be sent of it.
+
+    Attributes:
+        params: Its configuration.
+        run_id: Its run; None where none has been made.
+        status: The run's status.
+        duplicate_of: The trial that it repeats.
+        result: The fields of a `TrialResult` without weights, once it has ended by itself.
+    """
+
+    params: dict[str, Any]
+    run_id: str | None = None
+    status: str | None = None
+    duplicate_of: int | None = None
+    result: dict[str, Any] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it need not be trained again."""
+        return self.result is not None
+
+    @property
+    def sent(self) -> bool:
+        """Whether its run says all of it."""
+        return self.ended and self.status in ("FINISHED", "FAILED")
+
+
+@dataclass
+class StudyRecord:
+    """A study on record.
+
+    Attributes:
+        name: The study.
+        run_id: Its run.
+        settings: The job's settings when the study was made; empty if it died before.
+        data_digest: Of the table.
+        pack_size: Trials a pack.
+        packs_in_flight: See `Packing`.
+        ends: What `max_evals` was, each time.
+        trials: The trials by number.
+    """
+
+    name: str
+    run_id: str
+    settings: dict[str, Any]
+    data_digest: str
+    pack_size: int
+    packs_in_flight: int
+    ends: list[int]
+    trials: dict[int, TrialRecord] = field(default_factory=dict)
+
+
+def find_study(store: Store, name: str | None) -> StudyRecord | None:
+    """Reads a study and its trials.
+
+    Args:
+        store: Where to look.
+        name: The study; None for the last one that was begun.
+
+    Raises:
+        TrackingError: The store cannot be asked.
+    """
+    with explained(store):
+        found = _study_runs(store, name)
+        if not found:
+            return None
+        run = found[0]
+        tags = run.data.tags
+        return StudyRecord(
+            name=tags["study"],
+            run_id=run.info.run_id,
+            settings=_settings(store, run),
+            data_digest=tags["data_digest"],
+            pack_size=int(tags["pack_size"]),
+            packs_in_flight=int(tags[PACKING_TAG]),
+            ends=[int(end) for end in tags[ENDS_TAG].split(",")],
+            trials=dict(_trials(store, run.info.run_id)),
+        )
+
+
+def study_exists(store: Store, name: str) -> bool:
+    """Tells whether there is a study of this name.
+
+    Raises:
+        TrackingError: The store cannot be asked.
+    """
+    with explained(store):
+        return bool(_study_runs(store, name))
+
+
+def is_younger(store: Store, name: str, run_id: str) -> bool:
+    """Tells whether another process has made a study of this name a little earlier.
+
+    Raises:
+        TrackingError: The store cannot be asked.
+    """
+    with explained(store):
+        runs = _study_runs(store, name)
+        first = min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        return first is not None and first.info.run_id != run_id
+
+
+def add_calls(trials: dict[int, TrialRecord], calls: Iterable[Call]) -> None:
+    """Adds to trials what the calls that may not have been sent say of them."""
+    for kind, *values in calls:
+        if kind == "start":
+            number, params, tags = values[:3]
+            original = tags.get("duplicate_of")
+            trial = TrialRecord(params, duplicate_of=None if original is None else int(original))
+            trials.setdefault(number, trial)
+        elif kind == "end" and values[0] in trials:
+            trial, result = trials[values[0]], values[1]
+            if trial.result is None and result["outcome"] != Outcome.INTERRUPTED.value:
+                trial.result = result
+        elif kind == "copy" and set(values) <= trials.keys():
+            trials[values[0]].result = trials[values[1]].result
+
+
+def _study_runs(store: Store, name: str | None) -> list[Run]:
+    """Returns the runs of studies of a name, or of the latest ones, the latest first."""
+    query = f"tags.{PACKING_TAG} LIKE '%'"
+    if name is not None:
+        query += f" and tags.study = {_quoted(name)}"
+    order = ["attributes.start_time DESC"]
+    return list(
+        store.client.search_runs([store.experiment_id], query, max_results=10, order_by=order)
+    )
+
+
+def _quoted(text: str) -> str:
+    for quote in "'\"":
+        if quote not in text:
+            return f"{quote}{text}{quote}"
+    raise InputError(f"study: must not have both kinds of quotes, got {text}; choose another name")
+
+
+def _settings(store: Store, run: Run) -> dict[str, Any]:
+    content = store.read_bytes(run.info.run_id, SETTINGS)
+    return {} if content is None else dict(yaml.safe_load(content) or {})
+
+
+def _trials(store: Store, run_id: str) -> Iterator[tuple[int, TrialRecord]]:
+    query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    token = None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id], query, max_results=1000, page_token=token
+        )
+        for run in page:
+            yield _trial(run)
+        token = page.token
+        if not token:
+            return
+
+
+def _trial(run: Run) -> tuple[int, TrialRecord]:
+    tags = run.data.tags
+    original = tags.get("duplicate_of")
+    result = json.loads(tags[RESULT_TAG]) if RESULT_TAG in tags else None
+    if run.info.status not in ("FINISHED", "FAILED"):
+        # It may say so already, but is not known to say all.
+        result = None
+    return int(tags["trial"]), TrialRecord(
+        params={name: _value(text) for name, text in run.data.params.items()},
+        run_id=run.info.run_id,
+        status=run.info.status,
+        duplicate_of=None if original is None else int(original),
+        result=result,
+    )
+
+
+def _value(text: str) -> Any:
+    """Reads what `str` made of a hyperparameter: numbers and lists are JSON, the rest is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,157 @@
+"""What a study has to tell MLflow, in a file of its own until MLflow has it.
+
+Each call of the writer is a line of JSON, appended before it is carried out: the call's name and
+arguments. So what a driver that is killed has not sent yet is sent when the study is resumed. The
+first line names the study's run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+from mlops.errors import InputError
+
+Call = list[Any]
+NAME = "record.jsonl"
+
+
+def study_folder(storage: str | Path, study: str) -> Path:
+    """Returns the folder of a study, whatever its name."""
+    return Path(storage).absolute() / quote(study, safe=" ").replace(".", "%2E")
+
+
+class Spool:
+    """The file of a study, written line by line.
+
+    Lines wait in memory until `open` says whose they are. A disk that is full does not stop a
+    study: what the file lacks is still in memory, and `fault` says why.
+
+    Args:
+        folder: The study's folder; made when there is something to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fault: str | None = None
+        self._waiting: list[str] = []
+        self._file: IO[str] | None = None
+
+    def open(self, run_id: str) -> None:
+        """Begins the file of a run, or goes on with it.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        path = self.folder / NAME
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            half = path.exists() and not path.read_bytes().endswith(b"\n")
+            self._file = path.open("a", encoding="utf-8")
+            if self._file.tell() == 0:
+                self._waiting.insert(0, _line(["study", run_id]))
+            elif half:
+                self._waiting.insert(0, "\n")
+            self._write("".join(self._waiting))
+        except OSError as error:
+            raise InputError(
+                f"storage: must be a folder that can be written, got {self.folder} "
+                f"({error.strerror}); name another with --storage"
+            ) from error
+        self._waiting.clear()
+
+    def add(self, call: Call) -> None:
+        """Appends a call."""
+        if self._file is None:
+            if self.fault is None:
+                self._waiting.append(_line(call))
+            return
+        try:
+            self._write(_line(call))
+        except OSError as error:
+            # A line may be half there. Whoever reads leaves it out.
+            self.fault = f"{error.strerror} at {self.folder}"
+            self._close()
+
+    def keep(self, name: str, content: bytes) -> Path | None:
+        """Writes a file beside the calls and returns its path; None where it cannot be written."""
+        path = self.folder / name
+        unfinished = path.with_suffix(".unfinished")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        except OSError as error:
+            self.fault = f"{error.strerror} at {self.folder}"
+            return None
+        return path
+
+    def close(self, *, sent: bool) -> None:
+        """Ends the file; what is all sent is removed."""
+        self._close()
+        if sent and self.folder.is_dir():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()
+            with suppress(OSError):  # other studies have theirs there
+                self.folder.parent.rmdir()
+
+    def _write(self, text: str) -> None:
+        assert self._file is not None
+        self._file.write(text)
+        self._file.flush()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                os.close(self._file.fileno())
+            self._file = None
+
+
+def read_spool(folder: Path, run_id: str) -> tuple[list[Call], list[str]]:
+    """Reads the calls of a run, and says what cannot be read.
+
+    A file of another run, of another store, is put aside.
+
+    Args:
+        folder: The study's folder.
+        run_id: The study's run.
+
+    Returns:
+        The calls in order, and a line for each problem.
+    """
+    path = folder / NAME
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return [], []
+    calls: list[Call] = []
+    problems = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if line:
+                calls.append(_call(line))
+        except ValueError:
+            problems.append(f"line {number} of {path} is not whole and is left out: {line[:60]!r}")
+    if calls and calls[0] != ["study", run_id]:
+        aside = path.with_name(f"record-of-{calls[0][1]}.jsonl")
+        path.rename(aside)
+        return [], [f"{path} is of another run; it is now {aside.name}"]
+    return calls[1:], problems
+
+
+def _line(call: Call) -> str:
+    return json.dumps(call) + "\n"
+
+
+def _call(line: str) -> Call:
+    call = json.loads(line)
+    if not isinstance(call, list) or len(call) < 2:
+        raise ValueError("a line must be a call")
+    return call

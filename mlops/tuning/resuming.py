@@ -1,0 +1,118 @@
+"""A study that goes on: what was done of it, and that it is still the same study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlops.errors import InputError
+from mlops.nn.records import rank
+from mlops.tracking.record import StudyRecord, TrialRecord, add_calls, find_study
+from mlops.tracking.spool import Call, Spool, read_spool
+from mlops.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlops.tracking.study_run import StudyRun
+
+# Settings without which a study's trials would be others.
+SAME = ("metric", "seed", "epochs", "space", "defaults", "search", "pruning", "pack_size")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was done of a study; nothing of a new one.
+
+    Attributes:
+        trials: Its trials, by MLflow and by what was not sent.
+        to_keep: Those of them that need not be trained again.
+        ends: What `max_evals` was.
+        unsent: The calls that may not have been sent.
+        weights: Of the best trial that has ended, as safetensors; empty where there is none.
+    """
+
+    trials: Mapping[int, TrialRecord] = field(default_factory=dict)
+    to_keep: Mapping[int, TrialRecord] = field(default_factory=dict)
+    ends: Sequence[int] = ()
+    unsent: Sequence[Call] = ()
+    weights: bytes = b""
+
+
+def recorded_study(store: Store, name: str | None) -> StudyRecord:
+    """Finds the study to go on with: by name, or the last one.
+
+    Raises:
+        InputError: There is none.
+        TrackingError: The store cannot be asked.
+    """
+    record = find_study(store, name)
+    if record is None:
+        wanted = f"`{name}`" if name is not None else "any"
+        raise InputError(
+            f"study: must be on record in {store.display_uri} to be resumed, got none "
+            f"({wanted} in experiment {store.experiment_name}); leave --resume out to begin it"
+        )
+    return record
+
+
+def check_same(record: StudyRecord, settings: Mapping[str, Any], max_evals: int) -> None:
+    """Checks that settings are those of a study, as far as they make its trials.
+
+    Raises:
+        InputError: They are not; a line for each difference.
+    """
+    was = record.settings
+    problems = [
+        f"{name}: must be what it was to resume `{record.name}`, got {settings[name]}, was "
+        f"{was[name]}; leave it out, or begin another --study"
+        for name in SAME
+        if name in was and was[name] != settings[name]
+    ]
+    if max_evals < max(record.ends):
+        problems.append(
+            f"max_evals: must be at least what it was to resume `{record.name}`, got {max_evals}, "
+            f"was {max(record.ends)}; leave it out, or ask for more"
+        )
+    if problems:
+        raise InputError(problems)
+
+
+def check_table(record: StudyRecord, digest: str, name: str) -> None:
+    """Checks that a table is the study's.
+
+    Raises:
+        InputError: It is not.
+    """
+    if digest != record.data_digest:
+        raise InputError(
+            f"data: must be the table that `{record.name}` was begun with, got {name} of digest "
+            f"{digest}, was {record.data_digest}; bring that table back, or begin another --study"
+        )
+
+
+def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -> Before:
+    """Gathers what was done of a study that this process holds, and goes on with its spool.
+
+    Raises:
+        InputError: The spool cannot be written.
+        TrackingError: The store cannot be asked.
+    """
+    unsent, problems = read_spool(spool.folder, record.run_id)
+    for problem in problems:
+        print(problem, file=sys.stderr, flush=True)
+    spool.open(record.run_id)
+    trials = record.trials
+    add_calls(trials, unsent)
+    scored = {
+        number: rank(metric, trial.result["score"], number)
+        for number, trial in trials.items()
+        if trial.result is not None
+        and trial.result["score"] is not None
+        and trial.duplicate_of is None
+    }
+    best = min(scored, key=lambda number: scored[number], default=None)
+    weights = None if best is None else run.weights(best)
+    # A best trial whose weights are lost is trained again; its record stays as it is.
+    to_keep = {n: trial for n, trial in trials.items() if weights is not None or n != best}
+    return Before(trials, to_keep, record.ends, unsent, weights or b"")

@@ -1,0 +1,85 @@
+"""What ends a study before its last trial: a budget, a target, the user."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.tune import Stopper
+
+from mlops.nn.records import rank
+from mlops.tuning.ledger import Ledger
+
+
+class Stop(Stopper):
+    """Stops a study tidily: trials under way are marked as interrupted.
+
+    Args:
+        ledger: The study's trials.
+        deadline: When to stop, by `time.monotonic`; None for never.
+        target: Stop when the study's metric is as good; None for never.
+
+    Attributes:
+        reason: Why the study was stopped; None if it was not.
+        by_user: Whether the user did.
+    """
+
+    def __init__(
+        self, ledger: Ledger, deadline: float | None = None, target: float | None = None
+    ) -> None:
+        self._ledger, self._deadline, self._target = ledger, deadline, target
+        self.reason: str | None = None
+        self.by_user = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stops no single pack."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Says whether to stop now."""
+        if self.reason is None:
+            self.reason = self._why()
+        return self.reason is not None
+
+    def _why(self) -> str | None:
+        best, metric = self._ledger.best, self._ledger.metric
+        score = None if best is None else best.score
+        if (
+            self._target is not None
+            and score is not None
+            and rank(metric, score, 0) <= rank(metric, self._target, 0)
+        ):
+            return f"the target was reached, {metric} {score:g}"
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            return "the time_budget was spent"
+        return None
+
+    @contextmanager
+    def on_interrupt(self) -> Iterator[None]:
+        """Stops tidily at the first Ctrl-C, at once at the second.
+
+        That holds until the process ends: what is recorded after the first takes its time.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            if not self.by_user:
+                signal.signal(signal.SIGINT, before)
+
+    def _interrupt(self, *_: object) -> None:
+        self.by_user = True
+        self.reason = self.reason or "the study was stopped"
+        signal.signal(signal.SIGINT, _leave)
+        print("stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+
+def _leave(*_: object) -> None:
+    print("stopped at once; --resume goes on", file=sys.stderr, flush=True)
+    os._exit(130)
