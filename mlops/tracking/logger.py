@@ -117,11 +117,10 @@ class StudyLogger(MLflowLoggerCallback):
         if failed:
             # A worker that cannot be set up fails before its pack has started.
             self.log_trial_start(trial)
-            for member in trial.config["trials"]:
-                if member["number"] in self._open and member["duplicate_of"] is None:
-                    self._end(
-                        _without_score(member["number"], Outcome.FAILED, failure_reason(trial))
-                    )
+        if failed and not is_tried_in_parts(trial.config):
+            for number in trained(trial.config):
+                if number in self._open:
+                    self._end(_without_score(number, Outcome.FAILED, failure_reason(trial)))
 
     def close(self, reason: str = "the study was stopped") -> None:
         """Marks what is still open as interrupted, and returns when all is written.

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+from mlops.nn.records import Outcome
 from mlops.tracking.store import Store
+from mlops.tracking.writer import RunWriter
 
 
 def made(store: Store, run_id: str) -> Future[Any]:
     """A study's run that has been made, as far as its children need it."""
     run: Future[Any] = Future()
-    run.set_result(SimpleNamespace(store=store, run_id=run_id))
+    run.set_result(SimpleNamespace(store=store, run_id=run_id, check=lambda: None))
     return run
+
+
+def end(
+    writer: RunWriter,
+    trial: int,
+    outcome: Outcome,
+    reason: str | None = None,
+    metrics: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Ends a trial as the logger does, as far as a test looks."""
+    result = {"trial": trial, "outcome": outcome.value, "reason": reason, "score": None}
+    writer.end(trial, result, metrics)

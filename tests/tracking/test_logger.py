@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -163,7 +164,10 @@ def test_a_pack_is_a_run_a_trial(tune: Tune, module_store: Store, parent: str) -
         assert run.info.run_name == f"trial-{trial:04d}"
         assert run.info.status == "FINISHED"
         tags = {"study": "tune-1", "trial": str(trial), "pack": "4", "outcome": "completed"}
-        assert {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.")} == tags
+        own = {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.")}
+        result = json.loads(own.pop("result"))
+        assert own == tags
+        assert (result["trial"], result["score"], result["epochs"]) == (trial, 0.3, 3)
         expected = Hyperparameters(epochs=3, batch_size=trial + 1).to_dict()
         assert run.data.params == {name: str(expected[name]) for name in NAMES}
         assert run.data.params["hidden_dims"] == "[64, 32]"
@@ -283,7 +287,9 @@ def test_a_pack_that_dies_for_good(tune: Tune, module_store: Store, parent: str)
     tune.start(one)
     tune.start(other)
     tune.report(one, report(records(0, 1, 2, 3) + records(1, 1), ended(0)))
-    tune.give_up(one, "Failure # 3\nTraceback ...\nMemoryError: no more\n")
+    error = "Failure # 3\nTraceback ...\nMemoryError: no more\n"
+    tune.give_up(one, error)
+    tune.give_up(pack(0, 1), error)  # tried again, alone
     tune.report(other, report(records(3, 1, 2, 3), ended(3)))
     tune.complete(other)
     tune.logger.close()
@@ -304,6 +310,8 @@ def test_a_pack_that_dies_before_it_starts_has_its_runs(
 ) -> None:
     """Tune calls `on_trial_error` without `on_trial_start` when a worker cannot be set up."""
     tune.give_up(pack(0, 0, 1), "OSError: no room\n")
+    for trial in (0, 1):
+        tune.give_up(pack(0, trial), "OSError: no room\n")
     tune.logger.close()
     runs = children(module_store, parent)
     assert {trial: run.data.tags["reason"] for trial, run in runs.items()} == dict.fromkeys(

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from study_harness import made
+from study_harness import end, made
 
 from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
@@ -131,7 +131,7 @@ def write_study(writer: RunWriter, trials: int = 3, epochs: int = 4) -> None:
         writer.start(trial, PARAMS, {"pack": "0"})
     for trial in range(trials):
         writer.record(records(trial, epochs))
-        writer.end(trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+        end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
 
 
 def assert_study(store: Store, parent: str, trials: int = 3, epochs: int = 4) -> None:
@@ -152,7 +152,7 @@ def test_a_trial_is_a_run(module_store: Store, parent: str) -> None:
     writer.record(records(7, 3))
     writer.record(records(7, 5, first=4))
     metrics = {"seconds": 2.5, "best_val_accuracy": 0.5, "best_epoch": 3}
-    writer.end(7, Outcome.COMPLETED, metrics=metrics)
+    end(writer, 7, Outcome.COMPLETED, metrics=metrics)
     writer.close()
     (run,) = children(module_store, parent).values()
     assert run.info.run_name == "trial-0007"
@@ -191,7 +191,7 @@ def test_outcomes_are_told_apart(
 ) -> None:
     writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {})
-    writer.end(0, outcome, reason)
+    end(writer, 0, outcome, reason)
     writer.close()
     (run,) = children(module_store, parent).values()
     assert run.info.status == status
@@ -236,7 +236,7 @@ def test_a_long_trial_is_shown_while_it_runs(
     assert runs[0].info.status == "RUNNING"
     assert_epochs(module_store, runs[0], 0, 3)
     writer.record(records(0, 4, first=4))
-    writer.end(0, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    end(writer, 0, Outcome.COMPLETED, metrics={"seconds": 1.5})
     writer.close()
     assert_study(module_store, parent, trials=1)
 
@@ -250,7 +250,7 @@ def test_a_duplicate_gets_everything_of_its_original(
     writer.start(0, PARAMS, {"pack": "0"})
     writer.start(1, PARAMS, {"pack": "0", "duplicate_of": "0"})
     writer.record(records(0, epochs))
-    writer.end(0, outcome, "why", {"seconds": 1.5, "best_epoch": 2})
+    end(writer, 0, outcome, "why", {"seconds": 1.5, "best_epoch": 2})
     writer.copy(1, 0)
     writer.start(2, PARAMS, {"pack": "1", "duplicate_of": "0"})
     writer.copy(2, 0)
@@ -279,7 +279,7 @@ def test_a_loss_that_is_no_number_is_recorded(module_store: Store, parent: str) 
     writer.start(1, PARAMS, {"duplicate_of": "0"})
     broken = {**records(0, 1)[0], "train_loss": float("nan"), "val_loss": float("inf")}
     writer.record([broken])
-    writer.end(0, Outcome.FAILED, "train_loss is nan")
+    end(writer, 0, Outcome.FAILED, "train_loss is nan")
     writer.copy(1, 0)
     writer.close()
     runs = children(module_store, parent)
@@ -305,7 +305,7 @@ def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: s
         writer.start(trial, PARAMS, {"pack": "0"})
         for epoch in range(1, 5):
             writer.record(records(trial, epoch, first=epoch))
-        writer.end(trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+        end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
     assert time.monotonic() - started < 0.9  # half of what the store takes, at the least
     writer.close()
     assert time.monotonic() - started > 9 * 0.2
@@ -335,7 +335,7 @@ def test_a_copy_waits_for_the_store_too(name: str, module_store: Store, parent: 
     writer.start(0, PARAMS, {})
     writer.start(1, PARAMS, {"duplicate_of": "0"})
     writer.record(records(0, 3))
-    writer.end(0, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    end(writer, 0, Outcome.COMPLETED, metrics={"seconds": 1.5})
     writer.copy(1, 0)
     writer.close()
     runs = children(module_store, parent)
@@ -374,7 +374,7 @@ def test_the_store_is_left_alone_between_two_tries(
         writer.start(trial, PARAMS, {})
         writer.record(records(trial, 1))
     for trial in range(50):
-        writer.end(trial, Outcome.COMPLETED)
+        end(writer, trial, Outcome.COMPLETED)
     writer.close()
     assert time.monotonic() - started >= 0.4
     assert client.names().count("create_run") == 52
@@ -443,8 +443,8 @@ def test_one_run_that_is_refused_does_not_hold_up_the_others(
     for trial in (1, 2):
         writer.start(trial, PARAMS, {"pack": "1"})
         writer.record(records(trial, 4))
-        writer.end(trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
-    writer.end(0, Outcome.COMPLETED)
+        end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    end(writer, 0, Outcome.COMPLETED)
     with pytest.raises(TrackingError, match="1 trial"):
         writer.close()
     runs = children(module_store, parent)
@@ -458,7 +458,7 @@ def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str
     writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {"pack": "0"})
     writer.record(records(5, 1))  # a trial that was never started
-    writer.end(0, Outcome.COMPLETED)
+    end(writer, 0, Outcome.COMPLETED)
     with pytest.raises(KeyError, match="5"):
         writer.close()
     assert children(module_store, parent)[0].info.status == "FINISHED"

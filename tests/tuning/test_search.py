@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from mlops.errors import InputError
 from mlops.hyperparameters import Hyperparameters
 from mlops.space import SearchSpace
+from mlops.tracking.record import TrialRecord
 from mlops.tuning.packing import Packing
 from mlops.tuning.search import SEARCHERS, WORST, PackSearch
 
@@ -201,13 +203,13 @@ def test_telling_early_would_change_the_search(algorithm: str) -> None:
 
     class Eager(PackSearch):
         def on_trial_complete(self, trial_id: str, *rest: Any, **named: Any) -> None:
-            number = self._pack_of[trial_id]
+            pack = self._under_way[trial_id]
             super().on_trial_complete(trial_id, *rest, **named)
-            for trial in self._packs[number].trials:
-                self._tell(trial)
+            for member in pack["trials"]:
+                self._tell(member["number"])
 
         def _tell_up_to(self, last: int) -> bool:
-            return all(pack.ended for pack in self._packs[: last + 1])
+            return self._ended.issuperset(range((last + 1) * self._packing.pack_size))
 
     options: dict[str, Any] = {"max_evals": 36, "packing": Packing(3, 3), "initial_points": 5}
     options["workers"] = 3
@@ -345,7 +347,6 @@ def test_every_worker_has_one_pack_and_the_next_is_proposed_meanwhile(
 )
 def test_sizes(max_evals: int, pack_size: int, sizes: list[int]) -> None:
     search = make(max_evals=max_evals, packing=Packing(pack_size, 2), algorithm="random")
-    assert search.n_packs == len(sizes)
     assert [len(pack["trials"]) for pack in drive(search)] == sizes
 
 
@@ -418,8 +419,60 @@ def test_a_score_of_a_pack_that_dies_later_is_told(
     search.on_trial_result("a", {"scores": []})  # started again
     assert search.suggest("b") is None
     search.on_trial_complete("a", error=True)
-    search.suggest("b")
+    # Its other trial is tried again, alone; the next pack waits for it.
+    alone = search.suggest("b")
+    assert (alone["pack"], [member["number"] for member in alone["trials"]]) == (0, [0])
+    assert search.suggest("c") is None
+    search.on_trial_complete("b", error=True)
+    assert [member["number"] for member in search.suggest("c")["trials"]] == [2, 3]
     assert recorder.events[2:4] == [("told", 0, WORST["max"]), ("told", 1, 0.25)]
+
+
+@pytest.mark.parametrize("algorithm", ["hyperopt", "optuna", "random"])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_a_study_that_goes_on_proposes_what_it_would_have_proposed(
+    algorithm: str, size: int
+) -> None:
+    options: dict[str, Any] = {"algorithm": algorithm, "packing": Packing(size, 2), "workers": 2}
+    whole = trials_of(drive(make(max_evals=24, **options)))
+    assert len(whole) == 24
+    for ended in ({0}, set(range(7)), set(range(24)) - {9, 10}, {0, 1, 2, 8, 20}, set(range(24))):
+        recorded = {n: record_of(whole[n]) for n in ended}
+        going_on = make(max_evals=24, recorded=recorded, **options)
+        assert going_on.finished == (len(ended) == 24)
+        trained = trials_of(drive(going_on))
+        assert trained == [whole[trial["number"]] for trial in trained]
+        numbers = {trial["number"] for trial in trained}
+        # All of a pack again, for its sums round as it is composed, and no other pack.
+        again = {n // size for n in range(24) if n not in ended}
+        assert numbers == {n for n in range(24) if n // size in again}
+
+
+def test_an_extended_study_keeps_the_packs_that_its_end_had_cut() -> None:
+    options: dict[str, Any] = {"packing": Packing(4, 2), "workers": 1}
+    first = trials_of(drive(make(max_evals=10, **options)))
+    recorded = {trial["number"]: record_of(trial) for trial in first}
+    extended = drive(make(max_evals=17, recorded=recorded, ends=[10], **options))
+    numbers = [[trial["number"] for trial in pack["trials"]] for pack in extended]
+    assert numbers == [[10, 11], [12, 13, 14, 15], [16]]
+    assert [pack["pack"] for pack in extended] == [2, 3, 4]
+    assert trials_of(extended) == trials_of(drive(make(max_evals=17, **options)))[10:]
+
+
+def test_what_is_not_proposed_as_before_is_refused() -> None:
+    options: dict[str, Any] = {"max_evals": 6, "packing": Packing(2, 2)}
+    trials = trials_of(drive(make(**options)))
+    recorded = {trial["number"]: record_of(trial) for trial in trials[:3]}
+    recorded[2].params["learning_rate"] *= 1.5
+    with pytest.raises(InputError, match="trial 2 must be proposed as it was before"):
+        drive(make(recorded=recorded, **options))
+
+
+def record_of(trial: Params) -> TrialRecord:
+    """A trial of the bowl as MLflow has it."""
+    params = json.loads(json.dumps(trial["params"]))
+    result = {"trial": trial["number"], "outcome": "completed", "score": bowl(trial["params"])}
+    return TrialRecord(params, "run", "FINISHED", trial["duplicate_of"], result)
 
 
 @pytest.mark.parametrize(("mode", "scores"), [("max", [0.0, 0.5, 1.0]), ("min", [0.0, 2.0, 1e3])])
