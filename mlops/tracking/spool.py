@@ -8,10 +8,10 @@ first line names the study's run.
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 from mlops.errors import InputError
@@ -39,7 +39,7 @@ class Spool:
         self.folder = folder
         self.fault: str | None = None
         self._waiting: list[str] = []
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
 
     def open(self, run_id: str) -> None:
         """Begins the file of a run, or goes on with it.
@@ -51,7 +51,8 @@ class Spool:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             half = path.exists() and not path.read_bytes().endswith(b"\n")
-            self._file = path.open("a", encoding="utf-8")
+            # Without a buffer: what has been added is in the file when the driver is killed.
+            self._file = path.open("ab", buffering=0)
             if self._file.tell() == 0:
                 self._waiting.insert(0, _line(["study", run_id]))
             elif half:
@@ -102,15 +103,13 @@ class Spool:
 
     def _write(self, text: str) -> None:
         assert self._file is not None
-        self._file.write(text)
-        self._file.flush()
+        content = text.encode()
+        while content:  # a disk that is nearly full takes a part
+            content = content[self._file.write(content) :]
 
     def _close(self) -> None:
         if self._file is not None:
-            try:
-                self._file.close()
-            except OSError:
-                os.close(self._file.fileno())
+            self._file.close()
             self._file = None
 
 

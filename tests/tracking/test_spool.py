@@ -1,0 +1,114 @@
+"""The spool: what was not sent is read back, whatever happened to the file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlops.errors import InputError
+from mlops.tracking.spool import NAME, Spool, read_spool, study_folder
+
+CALLS = [["start", 0, {"lr": 0.1 + 0.2}, {}, 5], ["record", [{"loss": float("inf")}], 6]]
+
+
+def spooled(folder: Path, run_id: str = "run") -> Spool:
+    spool = Spool(folder)
+    for call in CALLS:
+        spool.add(call)
+    spool.open(run_id)
+    return spool
+
+
+def test_calls_come_back_as_they_were_added_before_and_after_opening(tmp_path: Path) -> None:
+    spool = spooled(tmp_path / "a")
+    spool.add(["end", 0])
+    assert read_spool(tmp_path / "a", "run") == ([*CALLS, ["end", 0]], [])
+    spool.close(sent=False)
+    assert len(read_spool(tmp_path / "a", "run")[0]) == 3
+
+
+def test_a_driver_goes_on_with_the_file_of_the_one_before(tmp_path: Path) -> None:
+    spooled(tmp_path).close(sent=False)
+    spooled(tmp_path).close(sent=False)
+    assert read_spool(tmp_path, "run") == ([*CALLS, *CALLS], [])
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_half_written_line_is_reported_and_the_rest_is_read(cut: int, tmp_path: Path) -> None:
+    spooled(tmp_path).close(sent=False)
+    file = tmp_path / NAME
+    file.write_bytes(file.read_bytes()[:-cut])
+    again = Spool(tmp_path)
+    again.add(["end", 0])
+    again.open("run")
+    again.close(sent=False)
+    calls, problems = read_spool(tmp_path, "run")
+    assert calls == ([*CALLS, ["end", 0]] if cut == 1 else [CALLS[0], ["end", 0]])
+    assert [("line 3" in problem, str(file) in problem) for problem in problems] == [
+        (True, True)
+    ] * (cut > 1)
+
+
+def test_other_rubbish_is_reported_too(tmp_path: Path) -> None:
+    spooled(tmp_path).close(sent=False)
+    file = tmp_path / NAME
+    file.write_bytes(file.read_bytes() + b'\xff\xfe\n{"no": "call"}\n[1]\n' + b'["end", 1]\n')
+    calls, problems = read_spool(tmp_path, "run")
+    assert calls == [*CALLS, ["end", 1]]
+    assert len(problems) == 3
+
+
+def test_what_is_sent_is_removed(tmp_path: Path) -> None:
+    folder = study_folder(tmp_path / "studies", "one")
+    spool = spooled(folder)
+    spool.keep("trial-0001.safetensors", b"weights")
+    spool.close(sent=True)
+    assert not (tmp_path / "studies").exists()
+    other = spooled(study_folder(tmp_path / "studies", "two"))
+    other.close(sent=False)
+    spooled(folder).close(sent=True)
+    assert list((tmp_path / "studies").iterdir()) == [other.folder]
+
+
+def test_a_file_of_another_run_is_put_aside(tmp_path: Path) -> None:
+    spooled(tmp_path, "other").close(sent=False)
+    calls, (problem,) = read_spool(tmp_path, "run")
+    assert calls == []
+    assert "another run" in problem
+    kept = (tmp_path / "record-of-other.jsonl").read_text().splitlines()
+    assert json.loads(kept[1]) == CALLS[0]
+    assert read_spool(tmp_path, "run") == ([], [])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="storage: must be a folder that can be written"):
+        Spool(tmp_path / "file" / "study").open("run")
+
+
+def test_a_full_disk_stops_no_study(tmp_path: Path) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path])
+    if mounted.returncode != 0:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        spool = spooled(tmp_path / "study")
+        for _ in range(100):
+            spool.add(["record", ["x" * 1000], 1])
+        assert spool.fault is not None
+        assert "No space left" in spool.fault
+        assert spool.keep("weights", b"x" * 100_000) is None
+        calls, problems = read_spool(tmp_path / "study", "run")
+        assert calls[:2] == CALLS
+        assert len(problems) <= 1
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "tune 1", "ü'\"`", "a" * 80])
+def test_any_name_of_a_study_is_a_folder_of_its_own(name: str, tmp_path: Path) -> None:
+    folder = study_folder(tmp_path, name)
+    assert folder.parent == tmp_path
+    spooled(folder).close(sent=True)
