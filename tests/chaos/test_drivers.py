@@ -1,0 +1,70 @@
+"""What a user may do to a study: two drivers, Ctrl-C once and twice, other settings, more trials."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos_harness import finish, start, table, versions
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_two_drivers_and_ctrl_c(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
+    driver = start(tmp_path)
+    driver.wait_for("/40 trials")
+    again = finish(tmp_path, status=2)
+    assert "must be a new name, got `chaos`" in again.said()
+    assert "--resume" in again.said()
+    second = finish(tmp_path, "--resume", status=2)
+    assert f"got one already, process {driver.process.pid}" in second.said()
+
+    driver.process.send_signal(signal.SIGINT)
+    assert driver.process.wait(60) == 130, driver.said()
+    assert "stopping; Ctrl-C again stops at once" in driver.said()
+    assert "to go on: python -m ray_jobs.tune --study chaos" in driver.said()
+    assert "Traceback" not in driver.said()
+    table(uri)  # nothing is open
+
+    going_on = start(tmp_path, "--resume")
+    going_on.wait_for("/40 trials")
+    going_on.process.send_signal(signal.SIGINT)
+    going_on.wait_for("stopping")
+    going_on.process.send_signal(signal.SIGINT)
+    assert going_on.process.wait(20) == 130, going_on.said()
+
+    # By its name alone: the rest is on record.
+    finish(tmp_path, "--resume", "--max_evals", "40")
+    assert table(uri) == undisturbed
+    assert versions(uri) == 1
+
+
+def test_a_study_is_extended(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
+    finish(tmp_path, "--max_evals", "24")
+    assert len(table(uri)) == 24
+    fewer = finish(tmp_path, "--resume", "--max_evals", "20", status=2)
+    assert "max_evals: must be at least what it was" in fewer.said()
+    other = finish(tmp_path, "--resume", "--metric", "val_f1", "--seed", "3", status=2)
+    assert "metric: must be what it was to resume `chaos`" in other.said()
+    assert "seed: must be what it was" in other.said()
+    table_of_another = ["--data.synthetic.n_samples", "900"]
+    changed = finish(tmp_path, "--resume", *table_of_another, status=2)
+    assert "data: must be the table that `chaos` was begun with" in changed.said()
+    assert len(table(uri)) == 24
+
+    finish(tmp_path, "--resume", "--max_evals", "40")
+    assert table(uri) == undisturbed
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_timing_does_not_change_a_study(
+    workers: str, undisturbed: dict[int, Any], tmp_path: Path, uri: str
+) -> None:
+    """With the packs in flight on record; a new study would choose them by its workers."""
+    begun = start(tmp_path)
+    begun.wait_for("/40 trials")
+    begun.kill()
+    finish(tmp_path, "--resume", "--resources.workers", workers)
+    assert table(uri) == undisturbed
