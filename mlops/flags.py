@@ -112,17 +112,15 @@ def _validated(job: type[Job], values: Mapping[str, Any], problems: list[str]) -
 
 
 def _spelt_out(argv: Sequence[str], job: type[BaseModel]) -> list[str]:
-    """Gives a switch without a value, such as --rollback, the value true."""
-    switches = {
-        f"--{name}".replace("_", dash)
-        for name, field in job.model_fields.items()
-        if field.annotation is bool
-        for dash in "_-"
-    }
+    """Gives a switch without a value the value true; in its name a dash is as good as a `_`."""
+    switches = {name for name, field in job.model_fields.items() if field.annotation is bool}
     spelt = []
     for token, following in zip_longest(argv, argv[1:], fillvalue="--"):
-        spelt.append(token)
-        if token in switches and following.startswith("--"):
+        flag, equals, value = token.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        switch = flag.startswith("--") and name in switches
+        spelt.append(f"--{name}{equals}{value}" if switch else token)
+        if switch and not equals and following.startswith("--"):
             spelt.append("true")
     return spelt
 

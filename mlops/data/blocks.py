@@ -252,6 +252,10 @@ def writing(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table]
         writer = _open_writer(unfinished, schema)
         try:
             yield writer.write_table
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            with suppress(OSError):
+                writer.close()
+            raise _unwritable(error) from error
         except BaseException:
             with suppress(OSError):
                 writer.close()
@@ -267,7 +271,11 @@ def _open_writer(path: Path, schema: pa.Schema) -> pa.parquet.ParquetWriter | pa
     try:
         return pa.csv.CSVWriter(path, schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TableError(
-            f"a CSV file must hold numbers, text, booleans or times, got {error}; write to a "
-            "`.parquet` file, or keep no columns"
-        ) from error
+        raise _unwritable(error) from error
+
+
+def _unwritable(error: Exception) -> TableError:
+    return TableError(
+        f"a CSV file must hold numbers, text, booleans or times, got {error}; write to a "
+        "`.parquet` file, or keep no columns"
+    )

@@ -17,6 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         TableError: The file cannot be written.
     """
+    path = path.resolve()  # a link stays one, and leads to the new file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mlops.errors import RequestError
 from mlops.serving.arrow import read_arrow, write_arrow
+from mlops.serving.cells import plain
 from mlops.serving.champion import Champion
 from mlops.serving.inference_protocol import infer, is_infer, refuse_infer
 from mlops.serving.metrics import Metrics
@@ -200,6 +201,13 @@ class Endpoint:
                     405,
                     "method_not_allowed",
                     f"{route.name} must be asked with POST, got {scope['method']}; see /docs",
+                )
+            if coding := header(headers, b"content-encoding").decode("latin-1"):
+                raise RequestError(
+                    415,
+                    "unsupported_media_type",
+                    f"a body must be sent as it is, got Content-Encoding {plain(coding)}; send it "
+                    "without",
                 )
             body = await self._bodies.read(receive, headers)
         except RequestError as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlops.data.columns import level_text
 from mlops.errors import RequestError
@@ -23,6 +24,9 @@ from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
     from mlops.serving.predictor import Columns, ServedModel
+
+# Record batches and dictionaries of a stream; each is validated with all that it refers to.
+MOST_PIECES = 256
 
 
 def read_arrow(body: bytes, columns: Columns, max_rows: int) -> Cells:
@@ -151,35 +155,51 @@ def _texts(column: pa.ChunkedArray) -> Sequence[str | None]:
     if _is_text(column.type):
         return list(column.to_pylist())
     if pa.types.is_dictionary(column.type):
-        # By way of the codes: a long text that many rows share is made once.
+        # By way of the codes: a text that many rows share is made once, one of no row never.
         texts: list[str | None] = []
         for chunk in column.chunks:
-            levels = chunk.dictionary.to_pylist()
-            texts += [None if code is None else levels[code] for code in chunk.indices.to_pylist()]
+            used = pc.unique(chunk.indices.drop_null())
+            levels = chunk.dictionary.take(used).to_pylist()
+            text_of = dict(zip(used.to_pylist(), levels, strict=True))
+            texts += [text_of.get(code) for code in chunk.indices.to_pylist()]
         return texts
     return [None if cell is None else level_text(cell) for cell in column.to_pylist()]
 
 
 def _check_messages(body: bytes) -> None:
-    """Refuses a stream with compressed buffers, without reading a buffer."""
+    """Refuses a stream with compressed buffers or of very many pieces, without reading a buffer."""
+    pieces = 0
     for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(body)):
-        if message.type in ("record batch", "dictionary") and _is_compressed(message):
+        if message.type not in ("record batch", "dictionary"):
+            continue
+        pieces += 1
+        if pieces > MOST_PIECES:
+            raise RequestError(
+                422,
+                "too_many_batches",
+                f"an Arrow stream must have at most {MOST_PIECES} batches and dictionaries, got "
+                "more; write it with table.combine_chunks()",
+            )
+        if _is_compressed(message):
             raise RequestError(
                 422,
                 "compressed",
-                "an Arrow stream must not be compressed, got one that is; write it with "
-                "compression=None",
+                "an Arrow stream must not be compressed, nor its batches have metadata, got one "
+                "that is or has; write it with compression=None",
             )
 
 
 def _is_compressed(message: Any) -> bool:
     """Looks for `compression` in a message's metadata, a flatbuffer.
 
-    See Message.fbs of Arrow's format: `header` is field 2 of Message; a RecordBatch has
-    `compression` as field 3, and a DictionaryBatch the batch as field 1.
+    See Message.fbs of Arrow's format: `header` is field 2 of Message, `custom_metadata` field 4,
+    where Arrow 0.17 names a compression; a RecordBatch has `compression` as field 3, and a
+    DictionaryBatch the batch as field 1.
     """
     data = bytes(message.metadata)
     try:
+        if _field(data, _root(data), 4) != 0:
+            return True
         header = _field(data, _root(data), 2)
         if header and message.type == "dictionary":
             header = _field(data, header, 1)

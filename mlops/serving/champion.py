@@ -109,7 +109,11 @@ class Champion:
         with self._looking:
             try:
                 self._store = self._store or open_store(self._uri)
+                self._store.check_file()
                 version = registry.version_of(self._store, self.name, self.alias)
+                run_id = ""
+                if version is not None:
+                    run_id = registry.run_of(self._store, self.name, version)
             except MlopsError as error:
                 self._note_registry(first_line(error))
                 return
@@ -119,10 +123,12 @@ class Champion:
             self._note_registry(None)
             self._note_absence(self._store if version is None else None)
             if version is not None:
-                self._take_up(self._store, version)
+                self._take_up(self._store, version, run_id)
 
-    def _take_up(self, store: Store, version: int) -> None:
-        if self._model is not None and self._model.version == version:
+    def _take_up(self, store: Store, version: int, run_id: str) -> None:
+        # A model that is deleted and made again counts its versions from 1 again.
+        served = self._model
+        if served is not None and (served.version, served.run_id) == (version, run_id):
             self.refused = None
             return
         known = self.refused is not None and self.refused.version == version

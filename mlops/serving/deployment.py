@@ -25,6 +25,7 @@ from mlops.cluster import Connection
 from mlops.errors import InputError, ServingError
 from mlops.serving.ingress import Door, open_door, started_here
 from mlops.serving.metrics import MULTIPROCESS_VARIABLE
+from mlops.serving.security import TOKEN_VARIABLE
 from mlops.settings.serving import ServeSettings
 from mlops.tracking.store import resolve_uri
 
@@ -39,6 +40,8 @@ AsgiApp = Callable[
 Factory = Callable[[ServeSettings], AsgiApp]
 
 NAME = "mlops"
+# Requests that Serve lets in a replica at a time; HAProxy lets in 4096 connections in all.
+MOST_REQUESTS = 5000
 # Seconds until a replica that ended is noticed; the same for the proxy, three times over.
 _HEALTH_SECONDS = 1.0
 # Seconds between looks at whether Ray is still there: without it nothing that dies is replaced.
@@ -101,9 +104,10 @@ def build(
             "runtime_env": {"env_vars": dict(environment)},
             "resources": dict(resources),
         },
-        # The app itself answers 503 beyond max_in_flight; this is for what it cannot see.
-        max_ongoing_requests=2 * settings.max_in_flight,
-        max_queued_requests=settings.max_in_flight,
+        # The app itself answers 503 beyond max_in_flight. Serve counts requests from their headers
+        # on, those too whose body comes slowly, so it must let in more than the proxy does.
+        max_ongoing_requests=MOST_REQUESTS,
+        max_queued_requests=MOST_REQUESTS,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_wait_loop_s=0.1,
@@ -242,7 +246,11 @@ def _announcement(settings: ServeSettings, door: Door) -> str:
     lines.append(f"  {_served(model)}")
     body = json.dumps({"rows": [model.get("typical_row", {})]}, ensure_ascii=False)
     headers = ["-H 'Content-Type: application/json'"]
-    headers += ['-H "Authorization: Bearer $MLOPS_SERVE_TOKEN"'] if door.token else []
+    if door.token:
+        token = f"$(cat {shlex.quote(str(settings.token_file))})"
+        if TOKEN_VARIABLE in os.environ:
+            token = f"${TOKEN_VARIABLE}"
+        headers.append(f'-H "Authorization: Bearer {token}"')
     lines += [
         f"  ask:   curl {' '.join(headers)} -d {shlex.quote(body)} {door.url}/predict",
         f"  read:  {door.url}/docs and {door.url}/model",

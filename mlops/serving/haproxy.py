@@ -139,7 +139,8 @@ def _defaults(ingress: Ingress) -> list[str]:
 def _rules(ingress: Ingress) -> list[str]:
     return _ours(
         [
-            "http-request deny deny_status 404 if { path_beg /-/ } !{ path -i /-/healthz }",
+            "http-request deny deny_status 404 if { path,url_dec -m beg /-/ } "
+            "!{ path -i /-/healthz }",
             "http-request deny deny_status 413 if { req.hdr_val(content-length) gt "
             f"{ingress.max_body_bytes} }}",
             # A client must not lift the time limit, nor have Serve read ahead of the endpoint.

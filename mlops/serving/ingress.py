@@ -215,6 +215,11 @@ def _wait_for_port(address: str, port: int) -> None:
     """Waits a little for the port, as an endpoint that was killed is still ending."""
     deadline = time.monotonic() + _LETTING_GO_SECONDS
     while (error := _listening_error(address, port)) is not None:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InputError(
+                f"host: must be an address of this machine, got {address}; leave --host out to "
+                "serve this machine only"
+            )
         if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
             raise InputError(
                 f"port: {address} must be free to listen at {port}, got {error.strerror}; "

@@ -9,6 +9,7 @@ leaves the types of cells to the model; and Parquet is not read.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,6 +124,14 @@ def _split(value: Any, columns: Columns, max_rows: int) -> Table:
     if not names:
         return {}
     problems = Problems()
+    for name, times in Counter(map(str, names)).items():
+        if times > 1 and name in columns.known:
+            problems.add(
+                "extra_column",
+                f"column names must differ, got `{plain(name)}` twice; drop one",
+                field=name,
+            )
+    problems.raise_any()
     for index, row in enumerate(value["data"]):
         if not isinstance(row, list) or len(row) != len(names):
             got = f"{len(row)}" if isinstance(row, list) else shown(row)

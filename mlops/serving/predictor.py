@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from mlops.data.encoders import CategoricalColumn
 from mlops.errors import TrackingError
 from mlops.serving.cells import Cells, read_cells
 from mlops.serving.network import Network
@@ -38,6 +39,7 @@ class Columns:
         categorical: Those that hold categories.
         ordered: First the numeric ones, then the others: the order of cells in `Cells`.
         known: The set of names.
+        levels: The categories of each categorical column that training saw.
     """
 
     def __init__(self, encoder: FeatureEncoder) -> None:
@@ -46,6 +48,11 @@ class Columns:
         self.categorical = tuple(c.name for c in encoder.columns if c.kind == "categorical")
         self.ordered = self.numeric + self.categorical
         self.known = frozenset(self.names)
+        self.levels = {
+            column.name: frozenset(column.levels)
+            for column in encoder.columns
+            if isinstance(column, CategoricalColumn)
+        }
         self._take = itemgetter(*self.ordered)
 
     def transposed(self, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from mlops.data.columns import level_text
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
@@ -226,7 +227,8 @@ def read_csv(
         RequestError: It is no CSV, or its columns are not the model's.
     """
     try:
-        lines = [line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"))) if line]
+        text = io.StringIO(body.decode("utf-8-sig"))
+        lines = [line for line in csv.reader(text, skipinitialspace=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(
             400,
@@ -256,4 +258,19 @@ def read_csv(
             )
     problems.raise_any()
     table = list(zip(*rows, strict=True))
-    return [table[names.index(name)] for name in columns.ordered]
+    cells: list[Sequence[str]] = [table[names.index(name)] for name in columns.ordered]
+    for place, name in enumerate(columns.categorical, len(columns.numeric)):
+        cells[place] = [_level(cell, columns.levels[name]) for cell in cells[place]]
+    return cells
+
+
+def _level(cell: str, levels: frozenset[str]) -> str:
+    """Names a category as the jobs' CSV reader does: `true` is True, `1.0` is 1 among numbers."""
+    if cell in levels:
+        return cell
+    if cell.capitalize() in ("True", "False") and cell.capitalize() in levels:
+        return cell.capitalize()
+    with suppress(ValueError, OverflowError):
+        number = level_text(float(cell))
+        return number if number in levels else cell
+    return cell

@@ -139,15 +139,18 @@ def _add_health(app: FastAPI, champion: Champion) -> None:
 
     for path in ("/ping", "/health"):
         app.get(path, summary="Whether a model is being served", tags=["MLflow"], name=path)(ping)
+        app.head(path, include_in_schema=False)(ping)
 
     @app.get("/version", summary="Version of MLflow", tags=["MLflow"])
     async def mlflow_version() -> Response:
         return Response(version("mlflow"), media_type="application/json")
 
+    @app.head("/v2/health/live", include_in_schema=False)
     @app.get("/v2/health/live", summary="Whether the process answers", tags=["v2"])
     async def live() -> JSONResponse:
         return JSONResponse({"live": True})
 
+    @app.head("/v2/health/ready", include_in_schema=False)
     @app.get("/v2/health/ready", summary="Whether a model is being served", tags=["v2"])
     async def ready() -> JSONResponse:
         there = champion.model is not None

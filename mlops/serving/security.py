@@ -80,8 +80,9 @@ def read_token(path: str | None) -> str | None:
             )
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
+        got = "an empty one" if not token else "one with other characters, or spaces, in it"
         raise SettingsError(
-            "a token must be one word of ASCII characters, got none; make one with "
+            f"a token must be one word of ASCII characters, got {got}; make one with "
             "`openssl rand -hex 32`"
         )
     return token

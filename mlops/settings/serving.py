@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import (
-    AliasChoices,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -15,6 +16,9 @@ from pydantic import (
 from mlops.errors import SettingsError
 from mlops.settings.sections import Auto, Section, TrackingSettings
 
+# HAProxy counts in milliseconds.
+Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
+
 
 class PromoteSettings(Section):
     """Settings of the job promote: one of version, rollback and candidate, which is the default."""
@@ -24,7 +28,6 @@ class PromoteSettings(Section):
     candidate: bool = Field(False, description="make the candidate champion")
     allow_schema_change: bool = Field(
         False,
-        validation_alias=AliasChoices("allow-schema-change", "allow_schema_change"),
         description="let the new champion's columns or classes differ from the old one's",
     )
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
@@ -51,7 +54,7 @@ class ServeSettings(Section):
     replicas: PositiveInt = Field(1, description="processes that answer")
     cpus_per_replica: PositiveFloat = Field(1.0, description="cores a replica")
     gpus_per_replica: NonNegativeFloat = Field(0.0, description="GPUs a replica")
-    poll_seconds: PositiveFloat = Field(
+    poll_seconds: Seconds = Field(
         5.0, description="seconds between looks at where the alias points"
     )
     max_rows: PositiveInt = Field(10_000, description="rows a request")
@@ -59,8 +62,8 @@ class ServeSettings(Section):
     max_in_flight: PositiveInt = Field(
         64, description="requests at a time and replica; 503 beyond them"
     )
-    request_timeout: PositiveFloat = Field(10.0, description="seconds an answer may take")
-    body_timeout: PositiveFloat = Field(5.0, description="seconds a request may take to arrive")
+    request_timeout: Seconds = Field(10.0, description="seconds an answer may take")
+    body_timeout: Seconds = Field(5.0, description="seconds a request may take to arrive")
     page: bool = Field(False, description="a page at / to try the model")
     token_file: str | None = Field(
         None, description="file with the token, mode 0600; MLOPS_SERVE_TOKEN wins"

@@ -150,6 +150,16 @@ def version_of(store: Store, name: str, alias: str) -> int | None:
     return int(aliases[alias]) if alias in aliases else None
 
 
+def run_of(store: Store, name: str, version: int) -> str:
+    """Returns the run that a version was registered by.
+
+    Raises:
+        TrackingError: The store does not answer, or has no such version.
+    """
+    with explained(store):
+        return str(store.client.get_model_version(name, str(version)).run_id)
+
+
 def move_alias(store: Store, name: str, alias: str, version: int) -> None:
     """Points an alias at a version.
 

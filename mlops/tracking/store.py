@@ -53,12 +53,14 @@ class Store:
     experiment_name: str
     experiment_id: str
     artifact_location: str
+    _file: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def client(self) -> MlflowClient:
         """A client of this store, whatever the process's own tracking URI is."""
         return _client(self.uri)
 
+<<<<<<< HEAD
     def read_bytes(self, run_id: str, path: str) -> bytes | None:
         """Reads an artifact of a run; None where there is none.
 
@@ -71,6 +73,30 @@ class Store:
             if path not in [entry.path for entry in listed]:
                 return None
             return Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
+=======
+    def check_file(self) -> None:
+        """Opens an SQLite file anew if another one has taken its place since the last look.
+
+        Raises:
+            TrackingError: It is gone: what is open of it would go on answering.
+        """
+        path = _sqlite_path(self.uri)
+        if path is None:
+            return
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise TrackingError(
+                f"the tracking database must be there, got none at {path} ({error.strerror}); put "
+                "it back"
+            ) from error
+        place = (found.st_dev, found.st_ino)
+        if self._file.setdefault("place", place) != place:
+            self._file["place"] = place
+            tracking = self.client._tracking_client.store
+            for part in (tracking, self.client._get_registry_client().store):
+                part.engine.dispose()
+>>>>>>> fd2151418efe75a2c92f6b687454829d4ab6f1d6
 
     @property
     def display_uri(self) -> str:

@@ -1,4 +1,4 @@
-"""What a user may do to a study: two drivers, Ctrl-C once and twice, other settings, more trials."""
+"""What a user does to a study: two drivers, Ctrl-C once and twice, other settings, more trials."""
 
 from __future__ import annotations
 

@@ -234,6 +234,26 @@ def test_a_csv_file_cannot_hold_lists(tmp_path: Path) -> None:
         pass
 
 
+def test_a_csv_file_cannot_hold_bytes_that_are_no_text(tmp_path: Path) -> None:
+    schema = pa.schema([("raw", pa.binary())])
+    with (
+        pytest.raises(TableError, match="a CSV file must hold numbers, text"),
+        writing(tmp_path / "out.csv", schema) as write,
+    ):
+        write(pa.table({"raw": [b"\xff\xfe"]}, schema=schema))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_leads_to_the_new_file(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "place" / "out.csv")
+    with writing(link, pa.schema([("a", pa.int64())])) as write:
+        write(pa.table({"a": [1]}))
+    assert link.is_symlink()
+    assert "1" in (tmp_path / "place" / "out.csv").read_text()
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (

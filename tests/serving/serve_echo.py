@@ -14,4 +14,5 @@ from mlops.settings.serving import ServeSettings
 if __name__ == "__main__":
     factory = getattr(echo_app, sys.argv[1])
     given = flags.load(ServeSettings, sys.argv[2:], name="serve")
+    deployment.MOST_REQUESTS = given.max_in_flight
     leave(run_job(lambda: deployment.serve(given, factory)))

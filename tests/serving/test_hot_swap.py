@@ -256,6 +256,42 @@ def test_a_registry_that_was_never_there_is_said(tmp_path: Path) -> None:
         champion.required()
 
 
+def test_a_model_that_was_deleted_and_made_again_is_taken_up(store: Store) -> None:
+    """Its versions count from 1 again."""
+    register(store, FRAME)
+    champion = Champion(store.uri)
+    champion.refresh()
+    store.client.delete_registered_model_alias("mlp", "champion")
+    store.client.delete_registered_model("mlp")
+    register(store, numeric_table(n_columns=2))
+    champion.refresh()
+    assert champion.model is not None
+    assert champion.model.version == 1
+    assert list(champion.model.columns.names) == ["feature_0", "feature_1"]
+
+
+def test_a_database_that_is_moved_away_is_said_and_another_in_its_place_is_read(
+    store: Store, tmp_path: Path
+) -> None:
+    database, copy = tmp_path / "mlflow.db", tmp_path / "copy.db"
+    register(store, FRAME)
+    shutil.copy(database, copy)
+    register(store, FRAME, seed=1)
+    champion = Champion(store.uri)
+    champion.refresh()
+    assert version(champion) == 2
+    database.rename(tmp_path / "away.db")
+    champion.refresh()
+    assert version(champion) == 2
+    assert champion.registry_error is not None
+    assert "must be there" in champion.registry_error
+    assert not database.exists()
+    shutil.copy(copy, database)
+    champion.refresh()
+    assert champion.registry_error is None
+    assert version(champion) == 1
+
+
 def test_an_alias_that_is_removed_changes_nothing(store: Store) -> None:
     register(store, FRAME)
     champion = Champion(store.uri)

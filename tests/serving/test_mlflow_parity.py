@@ -83,6 +83,7 @@ def split(*rows: list[Any], columns: list[str] = NAMES, **more: Any) -> dict[str
         {"dataframe_split": [CELLS]},
         {"dataframe_split": {"columns": NAMES}},
         {"dataframe_split": {"columns": NAMES, "data": [CELLS], "extra": 1}},
+        {"dataframe_split": {"columns": [*NAMES, NAMES[0]], "data": [[*CELLS, 1]]}},
         {"dataframe_split": {"columns": NAMES, "data": [[*CELLS, 1]]}},
         {"dataframe_split": {"data": [CELLS]}},
         {"dataframe_records": GOOD},

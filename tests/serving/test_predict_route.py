@@ -240,6 +240,62 @@ def test_a_compressed_stream_is_refused_before_it_is_unfolded(
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "compressed")
 
 
+def test_a_stream_whose_batches_have_metadata_is_refused(mixed: Served) -> None:
+    """There Arrow 0.17 named a compression, which Arrow still unfolds."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, TABLE.schema) as stream:
+        for batch in TABLE.to_batches():
+            stream.write_batch(batch, custom_metadata={"ARROW:experimental_compression": "ZSTD"})
+    answer = mixed.endpoint.ask("/predict", sink.getvalue().to_pybytes(), content_type=ARROW)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "compressed")
+
+
+def test_a_stream_of_very_many_batches_is_refused(mixed: Served) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, TABLE.schema) as stream:
+        for _ in range(257):
+            stream.write_batch(TABLE.to_batches()[0].slice(0, 0))
+    answer = mixed.endpoint.ask("/predict", sink.getvalue().to_pybytes(), content_type=ARROW)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "too_many_batches")
+
+
+def test_only_the_texts_that_rows_use_are_read_from_a_dictionary(mixed: Served) -> None:
+    levels = [*(f"unused {i}" for i in range(1000)), "Aix", "Aix"]
+    city = pa.DictionaryArray.from_arrays(pa.array([1001, None], pa.int32()), levels)
+    plain = with_column("city", pa.array(["Aix", None]))
+    answers = [
+        mixed.endpoint.ask("/predict", to_arrow(table), content_type=ARROW)
+        for table in (with_column("city", city), plain)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+
+
+@pytest.mark.parametrize(
+    ("sent", "same"),
+    [
+        ("age,city,income,member\n30,Aix,1.5,true\n", "age,city,income,member\n30,Aix,1.5,True\n"),
+        ("age, city, income, member\n30, Aix, 1.5, True\n", "age,city,income,member\n30,Aix,1.5,True\n"),
+    ],
+)  # fmt: skip
+def test_csv_is_read_as_the_jobs_read_it(sent: str, same: str, mixed: Served) -> None:
+    answers = [
+        mixed.endpoint.ask("/predict", text, content_type="text/csv").json()["predictions"]
+        for text in (sent, same)
+    ]
+    assert answers[0] == answers[1]
+    other = same.replace("True", "neither")
+    unknown = mixed.endpoint.ask("/predict", other, content_type="text/csv").json()
+    assert unknown["predictions"] != answers[0]
+
+
+def test_a_body_that_is_encoded_is_refused(mixed: Served) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    answer = mixed.endpoint.ask("/predict", b"\x1f\x8b", headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding gzip" in answer.json()["error"]["message"]
+
+
 def test_a_damaged_stream_is_refused(mixed: Served) -> None:
     sound = to_arrow(pa.concat_tables([TABLE] * 20))
     draw = np.random.default_rng(0)

@@ -158,3 +158,13 @@ def test_the_entries_of_the_mlproject(folder: Path) -> None:
                 os.kill(pid, signal.SIGTERM)
             job.process.wait(60)
         wait_until(lambda job=job: not job.pids(), "its processes to end")
+
+
+def test_other_columns_need_a_word(folder: Path) -> None:
+    refused = command(folder, "promote", "--version", "3")
+    assert refused.returncode == 2
+    assert "--allow-schema-change" in refused.stderr
+    done = command(folder, "promote", "--version", "3", "--allow-schema-change")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["champion"] == 3
+    assert command(folder, "promote", "--rollback", "--allow_schema_change=true").returncode == 0
