@@ -60,7 +60,6 @@ class Store:
         """A client of this store, whatever the process's own tracking URI is."""
         return _client(self.uri)
 
-<<<<<<< HEAD
     def read_bytes(self, run_id: str, path: str) -> bytes | None:
         """Reads an artifact of a run; None where there is none.
 
@@ -73,7 +72,7 @@ class Store:
             if path not in [entry.path for entry in listed]:
                 return None
             return Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
-=======
+
     def check_file(self) -> None:
         """Opens an SQLite file anew if another one has taken its place since the last look.
 
@@ -96,7 +95,6 @@ class Store:
             tracking = self.client._tracking_client.store
             for part in (tracking, self.client._get_registry_client().store):
                 part.engine.dispose()
->>>>>>> fd2151418efe75a2c92f6b687454829d4ab6f1d6
 
     @property
     def display_uri(self) -> str:
