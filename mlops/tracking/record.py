@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -65,7 +65,6 @@ class StudyRecord:
         pack_size: Trials a pack.
         packs_in_flight: See `Packing`.
         ends: What `max_evals` was, each time.
-        trials: The trials by number.
     """
 
     name: str
@@ -75,11 +74,10 @@ class StudyRecord:
     pack_size: int
     packs_in_flight: int
     ends: list[int]
-    trials: dict[int, TrialRecord] = field(default_factory=dict)
 
 
 def find_study(store: Store, name: str | None) -> StudyRecord | None:
-    """Reads a study and its trials.
+    """Reads a study; not its trials, of which there are more as long as it has a driver.
 
     Args:
         store: Where to look.
@@ -101,9 +99,28 @@ def find_study(store: Store, name: str | None) -> StudyRecord | None:
             data_digest=tags["data_digest"],
             pack_size=int(tags["pack_size"]),
             packs_in_flight=int(tags[PACKING_TAG]),
-            ends=[int(end) for end in tags[ENDS_TAG].split(",")],
-            trials=dict(_trials(store, run.info.run_id)),
+            ends=_ends(run),
         )
+
+
+def read_ends(store: Store, run_id: str) -> list[int]:
+    """Reads what `max_evals` was, each time.
+
+    Raises:
+        TrackingError: The store cannot be asked.
+    """
+    with explained(store):
+        return _ends(store.client.get_run(run_id))
+
+
+def read_trials(store: Store, run_id: str) -> dict[int, TrialRecord]:
+    """Reads the trials of a study's run, by number.
+
+    Raises:
+        TrackingError: The store cannot be asked.
+    """
+    with explained(store):
+        return dict(_trials(store, run_id))
 
 
 def study_exists(store: Store, name: str) -> bool:
@@ -153,6 +170,10 @@ def _study_runs(store: Store, name: str | None) -> list[Run]:
     return list(
         store.client.search_runs([store.experiment_id], query, max_results=10, order_by=order)
     )
+
+
+def _ends(run: Run) -> list[int]:
+    return [int(end) for end in run.data.tags[ENDS_TAG].split(",")]
 
 
 def _quoted(text: str) -> str:

@@ -20,6 +20,7 @@ from mlops.tracking.record import (
     SETTINGS,
     StudyRecord,
     is_younger,
+    read_ends,
     study_exists,
 )
 from mlops.tracking.spool import Spool
@@ -131,9 +132,11 @@ class StudyRun:
             if not record.settings:  # its driver died before it had recorded them
                 known = store.client.get_run(record.run_id).data.params
                 run._log_settings(settings, besides=known)
-            if max_evals not in record.ends:
-                ends = ",".join(map(str, [*record.ends, max_evals]))
-                store.client.set_tag(record.run_id, ENDS_TAG, ends)
+            # Another driver may have extended the study before this one took it.
+            ends = read_ends(store, record.run_id)
+            if max_evals not in ends:
+                text = ",".join(map(str, [*ends, max_evals]))
+                store.client.set_tag(record.run_id, ENDS_TAG, text)
         except BaseException as error:
             with suppress(TrackingError):
                 run.end(error)

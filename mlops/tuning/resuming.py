@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
 from mlops.nn.records import rank
-from mlops.tracking.record import StudyRecord, TrialRecord, add_calls, find_study
+from mlops.tracking.record import (
+    StudyRecord,
+    TrialRecord,
+    add_calls,
+    find_study,
+    read_ends,
+    read_trials,
+)
 from mlops.tracking.spool import Call, Spool, read_spool
 from mlops.tracking.store import Store
 
@@ -102,7 +109,7 @@ def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -
     for problem in problems:
         print(problem, file=sys.stderr, flush=True)
     spool.open(record.run_id)
-    trials = record.trials
+    trials = read_trials(run.store, record.run_id)
     add_calls(trials, unsent)
     scored = {
         number: rank(metric, trial.result["score"], number)
@@ -115,4 +122,5 @@ def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -
     weights = None if best is None else run.weights(best)
     # A best trial whose weights are lost is trained again; its record stays as it is.
     to_keep = {n: trial for n, trial in trials.items() if weights is not None or n != best}
-    return Before(trials, to_keep, record.ends, unsent, weights or b"")
+    ends = read_ends(run.store, record.run_id)
+    return Before(trials, to_keep, ends, unsent, weights or b"")

@@ -15,12 +15,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def test_two_drivers_and_ctrl_c(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
     driver = start(tmp_path)
     driver.wait_for("/40 trials")
+    # A driver that is held up is one all the same.
+    driver.process.send_signal(signal.SIGSTOP)
     again = finish(tmp_path, status=2)
     assert "must be a new name, got `chaos`" in again.said()
     assert "--resume" in again.said()
     second = finish(tmp_path, "--resume", status=2)
     assert f"got one already, process {driver.process.pid}" in second.said()
 
+    driver.process.send_signal(signal.SIGCONT)
     driver.process.send_signal(signal.SIGINT)
     assert driver.process.wait(60) == 130, driver.said()
     assert "stopping; Ctrl-C again stops at once" in driver.said()
