@@ -1,4 +1,7 @@
-"""Training of a pack: epochs, scores, the best weights of each member, pruning at rungs."""
+"""Training of a pack: epochs, scores, the best weights of each member, pruning at rungs.
+
+All randomness comes from (seed, epoch, step), so the state of a training is small: see `Snapshot`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn import streams
@@ -74,23 +79,111 @@ def fit(
         An `EpochRecord` for each member and epoch, and one `TrialResult` for each member after its
         last record.
     """
-    numbers = range(len(members)) if numbers is None else numbers
-    data = Rows.on(device, x_train, y_train, x_val, y_val, n_classes)
-    groups = [
-        _Group([members[i] for i in part], [numbers[i] for i in part], data, seed, metric)
-        for part in group_members(members, data.n_features, n_classes)
-    ]
-    last = max(member.epochs for member in members)
-    for rung in halving.rungs(last) if halving else []:
-        yield from _train_until(groups, rung)
-        yield from _prune(groups, halving.eta)  # type: ignore[union-attr]
-    yield from _train_until(groups, last)
+    training = PackTraining(
+        members,
+        Rows.on(device, x_train, y_train, x_val, y_val, n_classes),
+        seed=seed,
+        numbers=numbers,
+        metric=metric,
+        halving=halving,
+    )
+    for events in training.events():
+        yield from events
 
 
-def _train_until(groups: Sequence[_Group], epoch: int) -> Iterator[EpochRecord | TrialResult]:
-    for group in groups:
-        while group.runs and group.epoch < epoch:
-            yield from group.train_epoch()
+class Snapshot(NamedTuple):
+    """Where a pack's training stands, from which `PackTraining` goes on bit for bit.
+
+    Members that have left are not in it. The tensors are copies, so training may go on.
+
+    Attributes:
+        tensors: What each group has learned, float32 on the CPU.
+        facts: The rest, as JSON values, and -inf as the score of who has none yet.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class PackTraining:
+    """A pack in training, which can be left and gone on with elsewhere.
+
+    A snapshot goes on to the same records, results and weights as the training it was taken of, to
+    the last bit on the same machine with as many threads, if it is given the same arguments.
+
+    Args:
+        members: The configurations, those included that have left by now.
+        data: The rows.
+        seed: The study's seed.
+        numbers: The members' trial numbers; 0, 1, ... by default.
+        metric: Which validation metric scores an epoch, of `records.METRICS`.
+        halving: Pruning at rungs, over the whole pack; none by default.
+        snapshot: Where to go on from; the beginning by default.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Hyperparameters],
+        data: Rows,
+        *,
+        seed: int,
+        numbers: Sequence[int] | None = None,
+        metric: str = "val_accuracy",
+        halving: Halving | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        numbers = range(len(members)) if numbers is None else numbers
+        self._halving = halving
+        self._last = max(member.epochs for member in members)
+        self._rungs_done: int = snapshot.facts["rungs_done"] if snapshot else 0
+        self._groups: list[_Group] = []
+        if snapshot is None:
+            for part in group_members(members, data.n_features, data.n_classes):
+                runs = [_Run(numbers[i], members[i]) for i in part]
+                self._groups.append(_Group(runs, data, seed, metric))
+        else:
+            by_number = dict(zip(numbers, members, strict=True))
+            for i, facts in enumerate(snapshot.facts["groups"]):
+                runs = [_Run(member=by_number[run["number"]], **run) for run in facts["runs"]]
+                group = _Group(runs, data, seed, metric, facts["widths"])
+                group.go_on(facts["epoch"], snapshot.tensors, f"groups.{i}.")
+                self._groups.append(group)
+
+    def events(self) -> Iterator[list[EpochRecord | TrialResult]]:
+        """Trains to the end.
+
+        Yields:
+            What one epoch of a group, or one rung, brings: for each member an `EpochRecord`, and a
+            `TrialResult` after its last record.
+        """
+        rungs = self._halving.rungs(self._last) if self._halving else []
+        for rung in rungs[self._rungs_done :]:
+            yield from self._train_until(rung)
+            self._rungs_done += 1
+            yield list(_prune(self._groups, self._halving.eta))  # type: ignore[union-attr]
+        yield from self._train_until(self._last)
+
+    def _train_until(self, epoch: int) -> Iterator[list[EpochRecord | TrialResult]]:
+        for group in self._groups:
+            while group.runs and group.epoch < epoch:
+                yield group.train_epoch()
+
+    def snapshot(self) -> Snapshot:
+        """Returns where training stands after the last list that `events` has yielded.
+
+        To be called while `events` waits to be asked for the next one, or before it is first asked.
+        """
+        tensors: dict[str, Tensor] = {}
+        groups = []
+        for i, group in enumerate(group for group in self._groups if group.runs):
+            groups.append(group.facts())
+            # Before its first epoch a group is what the seed makes it.
+            if group.epoch > 0:
+                tensors |= {
+                    f"groups.{i}.{name}": tensor.to("cpu", copy=True)
+                    for name, tensor in group.state().items()
+                }
+        return Snapshot(tensors, {"rungs_done": self._rungs_done, "groups": groups})
 
 
 def _prune(groups: Sequence[_Group], eta: int) -> Iterator[TrialResult]:
@@ -124,22 +217,49 @@ class _Group:
 
     def __init__(
         self,
-        members: Sequence[Hyperparameters],
-        numbers: Sequence[int],
+        runs: Sequence[_Run],
         data: Rows,
         seed: int,
         metric: str,
+        widths: Sequence[int] | None = None,
     ) -> None:
         self.data, self.seed, self.metric = data, seed, metric
-        self.runs = [_Run(n, member) for n, member in zip(numbers, members, strict=True)]
+        self.runs = list(runs)
         self.epoch = 0
-        self.pack = PackedMLP(members, data.n_features, data.n_classes, data.x_train.device)
+        members = [run.member for run in runs]
+        device = data.x_train.device
+        self.pack = PackedMLP(members, data.n_features, data.n_classes, device, widths)
         for k, run in enumerate(self.runs):
             mlp = MLP(data.n_features, data.n_classes, run.member.hidden_dims)
             self.pack.load_member(k, mlp.reset(streams.initial_weights(seed, run.number)))
         self.optimizer = PackedAdamW(self.pack)
         self.best = self.pack.parameters.clone()
         self.passes = Passes(self.pack, data)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a group like this one is made from, as JSON values.
+
+        The widths are among them: those padded for members that have left decide how sums round.
+        """
+        runs = [{k: v for k, v in vars(run).items() if k != "member"} for run in self.runs]
+        return {"epoch": self.epoch, "widths": self.pack.widths, "runs": runs}
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the tensors that training changes, by name."""
+        return {
+            "parameters": self.pack.parameters,
+            "best": self.best,
+            "first_moment": self.optimizer.first_moment,
+            "second_moment": self.optimizer.second_moment,
+            "steps": self.optimizer.steps,
+        }
+
+    def go_on(self, epoch: int, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        """Takes the tensors, under `prefix` and their names, that a group had after `epoch`."""
+        self.epoch = epoch
+        if epoch > 0:
+            for name, tensor in self.state().items():
+                tensor.copy_(tensors[prefix + name])
 
     @torch.inference_mode()
     def train_epoch(self) -> list[EpochRecord | TrialResult]:

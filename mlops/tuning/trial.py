@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ray import tune
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.records import METRICS, EpochRecord, TrialResult
+from mlops.tuning.checkpoint import Checkpoints, Told
 
 # Seconds between reports: each costs the driver some milliseconds, and people look once a second.
 REPORT_SECONDS = 1.0
@@ -37,7 +38,19 @@ class SharedRows:
 
 @dataclass(frozen=True)
 class PackOptions:
-    """What all packs of a study have in common."""
+    """What all packs of a study have in common.
+
+    Attributes:
+        seed: The study's seed.
+        metric: What trials are compared by.
+        eta: Prune to 1/eta at rungs; None for no pruning.
+        min_epochs: The first rung.
+        threads: Threads of a worker.
+        device: Where packs train.
+        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
+        checkpoints: Absolute path of the folder for them, on a disk that all workers share; None
+            for none.
+    """
 
     seed: int
     metric: str
@@ -45,6 +58,8 @@ class PackOptions:
     min_epochs: int
     threads: int
     device: str
+    checkpoint_every: float | None = None
+    checkpoints: str | None = None
 
 
 class PackTrial(tune.Trainable):
@@ -53,7 +68,8 @@ class PackTrial(tune.Trainable):
     A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields without the
     weights), and when one of them is the pack's best so far `best`: its number and the safetensors
     bytes of its weights. `scores` has [trial number, score or None] for each trial that has ended;
-    the last report is `done`.
+    the last report is `done`. A pack that goes on from a checkpoint first reports again all that it
+    had told by then.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -70,6 +86,11 @@ class PackTrial(tune.Trainable):
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options
+        self._checkpoints: Checkpoints | None = None
+        if options.checkpoints is not None and options.checkpoint_every is not None:
+            self._checkpoints = Checkpoints(
+                options.checkpoints, options.checkpoint_every, self._rows
+            )
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,56 +99,91 @@ class PackTrial(tune.Trainable):
         return True
 
     def _start(self, config: dict[str, Any]) -> None:
-        from mlops.nn.training import Halving, fit
+        members = {
+            trial["number"]: Hyperparameters.from_dict(trial["params"])
+            for trial in config["trials"]
+            if trial["duplicate_of"] is None
+        }
+        self._told = Told()
+        self._events = self._train(config["pack"], members) if members else iter(())
 
-        trials = [trial for trial in config["trials"] if trial["duplicate_of"] is None]
-        self._scores: list[list[Any]] = []
-        self._best: TrialResult | None = None
-        self._events: Iterator[EpochRecord | TrialResult] = iter(())
-        if trials:
-            options = self._options
-            self._events = fit(
-                [Hyperparameters.from_dict(trial["params"]) for trial in trials],
-                self._rows[0],
-                self._rows[1],
-                self._rows[2],
-                self._rows[3],
-                self._n_classes,
-                seed=options.seed,
-                numbers=[trial["number"] for trial in trials],
-                metric=options.metric,
-                halving=Halving(options.eta, options.min_epochs) if options.eta else None,
-                device=options.device,
-            )
+    def _train(
+        self, pack: int, members: Mapping[int, Hyperparameters]
+    ) -> Iterator[list[EpochRecord | TrialResult]]:
+        """Yields all that happens to a pack, of its past too if there is a checkpoint."""
+        from mlops.nn.passes import Rows
+        from mlops.nn.training import Halving, PackTraining
+
+        options, checkpoints, snapshot = self._options, self._checkpoints, None
+        if checkpoints is not None:
+            snapshot, told = checkpoints.open(pack, self._fingerprint(members))
+            yield told.events()
+        x_train, y_train, x_val, y_val = self._rows
+        training = PackTraining(
+            list(members.values()),
+            Rows.on(options.device, x_train, y_train, x_val, y_val, self._n_classes),
+            seed=options.seed,
+            numbers=list(members),
+            metric=options.metric,
+            halving=Halving(options.eta, options.min_epochs) if options.eta else None,
+            snapshot=snapshot,
+        )
+        for events in training.events():
+            yield events
+            # `step` has added these to what is told: both sides of a checkpoint are of one moment.
+            if checkpoints is not None and checkpoints.is_due():
+                checkpoints.write(training.snapshot(), self._told)
+        if checkpoints is not None:
+            checkpoints.remove()
+
+    def _fingerprint(self, members: Mapping[int, Hyperparameters]) -> dict[str, Any]:
+        """Returns what a pack's training depends on besides the rows, as JSON values."""
+        options = self._options
+        return {
+            "seed": options.seed,
+            "metric": options.metric,
+            "eta": options.eta,
+            "min_epochs": options.min_epochs,
+            "device": options.device,
+            "n_classes": self._n_classes,
+            "trials": [[number, member.to_dict()] for number, member in members.items()],
+        }
 
     def step(self) -> dict[str, Any]:
         """Trains for about a second."""
         deadline = time.monotonic() + REPORT_SECONDS
         report: dict[str, Any] = {"records": [], "results": [], "done": True}
-        best = self._best
-        for event in self._events:
-            if isinstance(event, EpochRecord):
-                report["records"].append(asdict(event))
-            else:
-                report["results"].append(self._take(event))
+        best = self._told.best
+        for events in self._events:
+            for event in events:
+                if isinstance(event, EpochRecord):
+                    report["records"].append(self._note(event))
+                else:
+                    report["results"].append(self._take(event))
             if time.monotonic() > deadline:
                 report["done"] = False
                 break
-        if self._best is not None and self._best is not best:
+        if self._told.best is not None and self._told.best is not best:
             from safetensors.torch import save
 
-            weights = save(self._best.weights)
-            report["best"] = {"trial": self._best.trial, "weights": weights}
-        report["scores"] = list(self._scores)
+            weights = save(self._told.best.weights)
+            report["best"] = {"trial": self._told.best.trial, "weights": weights}
+        report["scores"] = [[ended["trial"], ended["score"]] for ended in self._told.results]
         return report
 
+    def _note(self, record: EpochRecord) -> dict[str, Any]:
+        fields = asdict(record)
+        self._told.records.extend(fields.values())
+        return fields
+
     def _take(self, result: TrialResult) -> dict[str, Any]:
-        self._scores.append([result.trial, result.score])
-        if result.score is not None and self._order(result) > self._order(self._best):
-            self._best = result
+        if result.score is not None and self._order(result) > self._order(self._told.best):
+            self._told.best = result
         fields = asdict(replace(result, weights={}))
         del fields["weights"]
-        return {**fields, "outcome": result.outcome.value}
+        fields["outcome"] = result.outcome.value
+        self._told.results.append(fields)
+        return fields
 
     def _order(self, result: TrialResult | None) -> tuple[float, int]:
         """Sorts better scores last, and of equal ones the lower number, as the ledger does."""
