@@ -8,6 +8,7 @@ first line names the study's run.
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -95,9 +96,7 @@ class Spool:
         """Ends the file; what is all sent is removed."""
         self._close()
         if sent and self.folder.is_dir():
-            for path in self.folder.iterdir():
-                path.unlink()
-            self.folder.rmdir()
+            shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # other studies have theirs there
                 self.folder.parent.rmdir()
 
