@@ -43,6 +43,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         max_failures=given.max_failures,
         time_budget=given.time_budget,
         target=given.target,
+        trial_timeout=given.trial_timeout,
+        checkpoint_every=given.checkpoint_every,
         storage=given.storage,
         resume=given.resume,
         again=flags.again("tune", argv, study=name),

@@ -131,6 +131,12 @@ class TuneSettings(StudySettings):
         None, description="seconds after which the study is ended, with the best so far"
     )
     target: float | None = Field(None, description="a score, of the metric, that ends the study")
+    trial_timeout: PositiveFloat | None = Field(
+        None, description="seconds without an epoch after which a worker counts as dead"
+    )
+    checkpoint_every: PositiveFloat | None = Field(
+        None, description="seconds between checkpoints of a pack in training, kept in the storage"
+    )
     max_failures: NonNegativeInt = Field(
         2, description="how often a pack whose worker dies is started again, then each trial alone"
     )

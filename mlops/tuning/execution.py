@@ -88,6 +88,9 @@ def search(
         min_epochs=plan.min_epochs,
         threads=max(1, int(workers.cpus)),
         device="cuda" if workers.gpus else "cpu",
+        checkpoint_every=plan.checkpoint_every,
+        checkpoints=str(spool.folder),
+        timeout=plan.trial_timeout,
     )
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
     logger = StudyLogger(study_run, plan.name, plan.metric, spool, before.trials, before.unsent)

@@ -56,6 +56,8 @@ class Plan:
         max_failures: How often a pack whose worker died is started again.
         time_budget: Seconds after which the study is ended.
         target: A score that ends the study.
+        trial_timeout: Seconds that a worker may go without a report; None for ever.
+        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         storage: Folder for what is not in MLflow yet.
         resume: Go on with the study of this name.
         again: The command that resumes it.
@@ -78,6 +80,8 @@ class Plan:
     max_failures: int = 2
     time_budget: float | None = None
     target: float | None = None
+    trial_timeout: float | None = None
+    checkpoint_every: float | None = None
     storage: str = "studies"
     resume: bool = False
     again: str = ""

@@ -5,6 +5,7 @@ torch is imported by the worker only: the driver names this class and need not w
 
 from __future__ import annotations
 
+import faulthandler
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,7 @@ class PackOptions:
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         checkpoints: Absolute path of the folder for them, on a disk that all workers share; None
             for none.
+        timeout: Seconds that a worker may go without a report before it is ended; None for ever.
     """
 
     seed: int
@@ -60,6 +62,7 @@ class PackOptions:
     device: str
     checkpoint_every: float | None = None
     checkpoints: str | None = None
+    timeout: float | None = None
 
 
 class PackTrial(tune.Trainable):
@@ -150,7 +153,16 @@ class PackTrial(tune.Trainable):
         }
 
     def step(self) -> dict[str, Any]:
-        """Trains for about a second."""
+        """Trains for about a second, or ends the process when that takes for ever."""
+        if self._options.timeout is not None:
+            # Whatever hangs, and whoever holds the interpreter's lock: this thread needs it not.
+            faulthandler.dump_traceback_later(self._options.timeout, exit=True)
+        try:
+            return self._step()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _step(self) -> dict[str, Any]:
         deadline = time.monotonic() + REPORT_SECONDS
         report: dict[str, Any] = {"records": [], "results": [], "done": True}
         best = self._told.best

@@ -45,6 +45,13 @@ class Driver:
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.05)
 
+    def wait_until_recorded(self, seconds: float = 120) -> None:
+        """Waits until the study's run is there, and trials are about to begin."""
+        deadline = time.monotonic() + seconds
+        while not list(self.log.parent.glob("studies/*/record.jsonl")):
+            assert time.monotonic() < deadline and self.process.poll() is None, self.said()
+            time.sleep(0.05)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()

@@ -15,7 +15,7 @@ POISONOUS = 5
 class PoisonedTrial(PackTrial):
     """Dies by SIGKILL, raises or hangs with trial `POISONOUS` in its pack, as POISON says."""
 
-    def step(self) -> dict[str, Any]:
+    def _step(self) -> dict[str, Any]:
         if any(member["number"] == POISONOUS for member in self.config["trials"]):
             match os.environ["POISON"]:
                 case "kill":
@@ -24,4 +24,4 @@ class PoisonedTrial(PackTrial):
                     raise ArithmeticError("on purpose")
                 case "hang":
                     time.sleep(1000)
-        return super().step()
+        return super()._step()

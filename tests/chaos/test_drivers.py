@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_two_drivers_and_ctrl_c(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
     driver = start(tmp_path)
-    driver.wait_for("/40 trials")
+    driver.wait_until_recorded()
     # A driver that is held up is one all the same.
     driver.process.send_signal(signal.SIGSTOP)
     again = finish(tmp_path, status=2)
@@ -32,7 +32,7 @@ def test_two_drivers_and_ctrl_c(undisturbed: dict[int, Any], tmp_path: Path, uri
     table(uri)  # nothing is open
 
     going_on = start(tmp_path, "--resume")
-    going_on.wait_for("/40 trials")
+    going_on.wait_until_recorded()
     going_on.process.send_signal(signal.SIGINT)
     going_on.wait_for("stopping")
     going_on.process.send_signal(signal.SIGINT)
@@ -67,7 +67,7 @@ def test_timing_does_not_change_a_study(
 ) -> None:
     """With the packs in flight on record; a new study would choose them by its workers."""
     begun = start(tmp_path)
-    begun.wait_for("/40 trials")
+    begun.wait_until_recorded()
     begun.kill()
     finish(tmp_path, "--resume", "--resources.workers", workers)
     assert table(uri) == undisturbed

@@ -70,7 +70,7 @@ def test_at_random_times(undisturbed: dict[int, Any], tmp_path: Path, uri: str) 
     deaths = 0
     while deaths < 5:
         driver = start(tmp_path, *resume)
-        driver.wait_for("/40 trials")
+        driver.wait_until_recorded()
         assert driver.process.poll() is None, driver.said()
         try:
             driver.process.wait(moments.uniform(0, 2.5))

@@ -48,13 +48,13 @@ def test_a_worker_killed_every_few_seconds(
     assert table(uri) == undisturbed
 
 
-@pytest.mark.parametrize("how", ["kill", "raise"])
+@pytest.mark.parametrize("how", ["kill", "raise", "hang"])
 def test_one_poisonous_trial_takes_no_neighbour_with_it(
     how: str, undisturbed: dict[int, Any], tmp_path: Path, uri: str
 ) -> None:
     path = os.pathsep.join([str(ROOT), str(HERE)])
     program = [str(HERE / "poisoned_job.py")]
-    flags = ["--max_failures", "1"]
+    flags = ["--max_failures", "1", *(["--trial_timeout", "5"] if how == "hang" else [])]
     driver = start(tmp_path, *flags, program=program, POISON=how, PYTHONPATH=path)
     assert driver.process.wait(400) == 0, driver.said()
     found = table(uri)
