@@ -48,7 +48,8 @@ class Driver:
     def wait_until_recorded(self, seconds: float = 120) -> None:
         """Waits until the study's run is there, and trials are about to begin."""
         deadline = time.monotonic() + seconds
-        while not list(self.log.parent.glob("studies/*/record.jsonl")):
+        spool = self.log.parent / "studies" / "chaos" / "record.jsonl"
+        while not (spool.exists() and "/40 trials" in self.said()):
             assert time.monotonic() < deadline and self.process.poll() is None, self.said()
             time.sleep(0.05)
 
