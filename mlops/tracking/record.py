@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +159,21 @@ def add_calls(trials: dict[int, TrialRecord], calls: Iterable[Call]) -> None:
                 trial.result = result
         elif kind == "copy" and set(values) <= trials.keys():
             trials[values[0]].result = trials[values[1]].result
+
+
+def without_interruptions(calls: Sequence[Call]) -> list[Call]:
+    """Leaves out what says that trials were interrupted, for now they go on."""
+    interrupted = {
+        values[0]
+        for kind, *values in calls
+        if kind == "end" and values[1]["outcome"] == Outcome.INTERRUPTED.value
+    }
+    return [
+        call
+        for call in calls
+        if not (call[0] == "end" and call[2]["outcome"] == Outcome.INTERRUPTED.value)
+        and not (call[0] == "copy" and call[2] in interrupted)
+    ]
 
 
 def _study_runs(store: Store, name: str | None) -> list[Run]:

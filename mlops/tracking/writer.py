@@ -189,9 +189,21 @@ class RunWriter:
             except Exception as error:  # ours, or the caller's: the rest is written all the same
                 self._fault = self._fault or error
             self._flush()
+        self._interrupt_rest()
         give_up = time.monotonic() + CLOSE_SECONDS
         while not self._flush(everything=True) and time.monotonic() < give_up:
             time.sleep(RETRY_SECONDS)
+
+    def _interrupt_rest(self) -> None:
+        """Ends the runs of an earlier driver that this one has not come to."""
+        now = _now_ms()
+        for trial, record in self._trials.items():
+            if record.status == "RUNNING":
+                self._start(trial, record.params, {}, now)
+        for child in self._children.values():
+            if child.status is None and child.original is None:
+                child.tags |= {"outcome": Outcome.INTERRUPTED.value, "reason": "its driver died"}
+                child.status, child.ended_ms = STATUS[Outcome.INTERRUPTED], now
 
     def _next(self) -> Call | None:
         """Waits for the next call, sending what comes due meanwhile; None at the end."""

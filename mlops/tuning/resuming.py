@@ -16,6 +16,7 @@ from mlops.tracking.record import (
     find_study,
     read_ends,
     read_trials,
+    without_interruptions,
 )
 from mlops.tracking.spool import Call, Spool, read_spool
 from mlops.tracking.store import Store
@@ -123,4 +124,4 @@ def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -
     # A best trial whose weights are lost is trained again; its record stays as it is.
     to_keep = {n: trial for n, trial in trials.items() if weights is not None or n != best}
     ends = read_ends(run.store, record.run_id)
-    return Before(trials, to_keep, ends, unsent, weights or b"")
+    return Before(trials, to_keep, ends, without_interruptions(unsent), weights or b"")
