@@ -49,7 +49,7 @@ class Driver:
         """Waits until the study's run is there, and trials are about to begin."""
         deadline = time.monotonic() + seconds
         spool = self.log.parent / "studies" / "chaos" / "record.jsonl"
-        while not (spool.exists() and "/40 trials" in self.said()):
+        while not (spool.exists() and "trials" in self.said()):
             assert time.monotonic() < deadline and self.process.poll() is None, self.said()
             time.sleep(0.05)
 

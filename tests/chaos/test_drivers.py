@@ -12,18 +12,22 @@ from chaos_harness import finish, start, table, versions
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_two_drivers_and_ctrl_c(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
-    driver = start(tmp_path)
+def test_two_drivers(tmp_path: Path) -> None:
+    long = ["--max_evals", "4000"]
+    driver = start(tmp_path, *long)
     driver.wait_until_recorded()
-    # A driver that is held up is one all the same.
-    driver.process.send_signal(signal.SIGSTOP)
-    again = finish(tmp_path, status=2)
+    again = finish(tmp_path, *long, status=2)
     assert "must be a new name, got `chaos`" in again.said()
     assert "--resume" in again.said()
-    second = finish(tmp_path, "--resume", status=2)
+    second = finish(tmp_path, *long, "--resume", status=2)
     assert f"got one already, process {driver.process.pid}" in second.said()
+    assert driver.process.poll() is None, driver.said()
+    driver.kill()
 
-    driver.process.send_signal(signal.SIGCONT)
+
+def test_ctrl_c_once_and_twice(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
+    driver = start(tmp_path)
+    driver.wait_until_recorded()
     driver.process.send_signal(signal.SIGINT)
     assert driver.process.wait(60) == 130, driver.said()
     assert "stopping; Ctrl-C again stops at once" in driver.said()
