@@ -125,7 +125,7 @@ class TuneSettings(StudySettings):
     )
     resume: bool = Field(
         False,
-        description="go on with the study named by --study, or with the last one, as it was begun",
+        description="go on with the study of that name, or with the last one, as it was begun",
     )
     time_budget: PositiveFloat | None = Field(
         None, description="seconds after which the study is ended, with the best so far"

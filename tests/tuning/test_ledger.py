@@ -328,4 +328,4 @@ def test_the_weights_that_arrive_are_those_of_the_best_when_scores_are_equal(
 def test_a_pack_of_duplicates_alone_ends_at_once() -> None:
     worker = PackTrial.__new__(PackTrial)
     worker._start(pack(1, 5, 6, duplicates={5: 0, 6: 0}).config)
-    assert worker.step() == {"records": [], "results": [], "done": True, "scores": []}
+    assert worker._step() == {"records": [], "results": [], "done": True, "scores": []}
