@@ -125,6 +125,7 @@ def run(
         gc.disable()
         stack.callback(gc.enable)
         spool = Spool(study_folder(plan.storage, plan.name))
+        stack.callback(spool.close, sent=False)
         record = _record(plan, tracking, resolved) if plan.resume else None
         ready = _make_ready(plan, data, tracking, connection, background, record)
         beginning, before = _begin(plan, ready, resolved, spool, background)
