@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -62,25 +61,3 @@ def test_at_the_nasty_moments(
     assert table(uri) == undisturbed
     assert versions(uri) == 1
     assert not (tmp_path / "studies").exists()
-
-
-def test_at_random_times(undisturbed: dict[int, Any], tmp_path: Path, uri: str) -> None:
-    moments = random.Random(0)
-    resume: list[str] = []
-    deaths = 0
-    while deaths < 5:
-        driver = start(tmp_path, *resume)
-        driver.wait_until_recorded()
-        assert driver.process.poll() is None, driver.said()
-        try:
-            driver.process.wait(moments.uniform(0, 2.5))
-        except Exception:
-            driver.kill()
-            deaths += 1
-        else:
-            break  # it was quicker
-        resume = ["--resume"]
-    finish(tmp_path, "--resume")
-    assert deaths
-    assert table(uri) == undisturbed
-    assert versions(uri) == 1
