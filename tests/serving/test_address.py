@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,29 @@ def test_two_jobs_do_not_share_ports() -> None:
     names = [name for name in first if name.endswith("_HTTP_PORT")]
     assert len(names) == 3
     assert all(first[name] != second[name] for name in names)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\noops"[:-1],
+        b'HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"version": "3',
+    ],
+)
+def test_an_answer_that_is_not_ours_ends_no_job(answer: bytes) -> None:
+    door = opened()
+    with socket.create_server(("127.0.0.1", int(door.url.rpartition(":")[2]))) as server:
+
+        def answer_once() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        answering = threading.Thread(target=answer_once)
+        answering.start()
+        said = door.model()
+        answering.join()
+    assert "the endpoint must describe its model, got" in said["error"]["message"]
