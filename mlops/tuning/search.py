@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from ray import tune
 from ray.tune.search import Searcher
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.space import Choice, Int, Point, SearchSpace, Uniform
+from mlops.space import SearchSpace
 from mlops.tuning.packing import Packing
+from mlops.tuning.searchers import SCORE, SEARCHERS, ask, domains_of
 
-_SCORE = "score"
 # What a searcher is told of a trial that has no score, by direction.
 WORST = {"max": 0.0, "min": 1e6}
 
@@ -93,8 +89,7 @@ class PackSearch(Searcher):
         if space is not None:
             first = space.locate(default.to_dict())
             self._told_default = first is not None
-            domains = {path: _domain(entry) for path, entry in space.paths().items()}
-            make = SEARCHERS[algorithm]
+            domains, make = domains_of(space), SEARCHERS[algorithm]
             self._searcher = make(domains, mode, initial_points, [first] if first else [], seed)
         self._packs: list[_Pack] = []
         self._next: dict[str, Any] | None = None
@@ -142,20 +137,17 @@ class PackSearch(Searcher):
             return None
         first = n * self._packing.pack_size
         numbers = range(first, min(first + self._packing.pack_size, self._max_evals))
-        trials = [self._proposals.add(self._propose(number)) for number in numbers]
+        trials = [self._proposals.add(params) for params in self._propose(numbers)]
         self._packs.append(_Pack(list(numbers)))
         return {"pack": n, "trials": trials}
 
-    def _propose(self, number: int) -> dict[str, Any]:
+    def _propose(self, numbers: range) -> list[dict[str, Any]]:
         default = self._default.to_dict()
-        if (
-            self._searcher is None
-            or self._space is None
-            or (number == 0 and not self._told_default)
-        ):
-            return default
-        point = self._searcher.suggest(str(number))
-        return {**default, **self._space.resolve(point)}
+        if self._searcher is None or self._space is None:
+            return [default] * len(numbers)
+        untold = [default] if numbers[0] == 0 and not self._told_default else []
+        points = ask(self._searcher, [str(number) for number in numbers[len(untold) :]])
+        return untold + [{**default, **self._space.resolve(point)} for point in points]
 
     def _tell_up_to(self, last: int) -> bool:
         """Tells the scores of packs up to `last`; False if one of them has not ended."""
@@ -173,7 +165,7 @@ class PackSearch(Searcher):
             return
         score = self._score(number)
         told = WORST[self._direction] if score is None else score
-        self._searcher.on_trial_complete(str(number), {_SCORE: told, "training_iteration": 1})
+        self._searcher.on_trial_complete(str(number), {SCORE: told, "training_iteration": 1})
 
     def _score(self, number: int) -> float | None:
         original = self._proposals.original[number]
@@ -184,84 +176,3 @@ class PackSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Restores nothing: a study resumes from its MLflow record."""
-
-
-def import_searcher(algorithm: str) -> None:
-    """Imports what an algorithm needs, which takes about a second."""
-    if algorithm != "random":
-        importlib.import_module(f"ray.tune.search.{algorithm}")
-
-
-def _domain(entry: Any) -> Any:
-    if isinstance(entry, Choice):
-        return tune.choice(list(range(len(entry.options))))
-    if isinstance(entry, Int):
-        return tune.randint(entry.low, entry.high + 1)
-    assert isinstance(entry, Uniform)
-    return (tune.loguniform if entry.log else tune.uniform)(entry.low, entry.high)
-
-
-Domains = Mapping[str, Any]
-
-
-def _hyperopt(
-    domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
-) -> Searcher:
-    from ray.tune.search.hyperopt import HyperOptSearch
-
-    searcher = HyperOptSearch(
-        points_to_evaluate=[dict(point) for point in first] or None,
-        n_initial_points=initial_points,
-        random_state_seed=seed,
-    )
-    searcher.set_search_properties(_SCORE, mode, dict(domains))
-    return searcher
-
-
-def _optuna(
-    domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
-) -> Searcher:
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    searcher = OptunaSearch(
-        sampler=optuna.samplers.TPESampler(n_startup_trials=initial_points, seed=seed),
-        points_to_evaluate=[dict(point) for point in first] or None,
-    )
-    searcher.set_search_properties(_SCORE, mode, dict(domains))
-    return searcher
-
-
-class RandomSearch(Searcher):
-    """Draws every configuration at random, after the points it was given."""
-
-    def __init__(self, domains: Domains, first: list[Point], seed: int) -> None:
-        super().__init__()
-        self._domains = domains
-        self._first = list(first)
-        self._random = np.random.RandomState(seed % 2**32)
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Draws a point."""
-        if self._first:
-            return dict(self._first.pop(0))
-        return {
-            path: domain.sample(random_state=self._random) for path, domain in self._domains.items()
-        }
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Learns nothing."""
-
-
-def _random(
-    domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
-) -> Searcher:
-    return RandomSearch(domains, first, seed)
-
-
-SEARCHERS: dict[str, Callable[[Domains, str, int, list[Point], int], Searcher]] = {
-    "hyperopt": _hyperopt,
-    "optuna": _optuna,
-    "random": _random,
-}
