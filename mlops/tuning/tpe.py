@@ -20,8 +20,10 @@ from hyperopt.base import miscs_to_idxs_vals, miscs_update_idxs_vals, spec_from_
 from hyperopt.pyll import scope
 from ray.tune.search.hyperopt import HyperOptSearch
 
-# Points from one model. Those of one model do not know of each other, and agree in their choices.
+# Points from one model, at most, and trials for each of them. The points of one model do not know
+# of each other and mostly agree in their choices, so it has to be a small part of the study.
 POINTS_A_MODEL = 8
+TRIALS_A_POINT = 64
 # Trials that a model is built from: the most recent ones, and the best of all.
 RECENT = 400
 # hyperopt calls ceil(GAMMA * sqrt(trials)) trials good, and never more than BEST of them.
@@ -36,9 +38,10 @@ Docs = list[dict[str, Any]]
 class PackHyperOptSearch(HyperOptSearch):
     """HyperOptSearch that proposes the points of a pack together, at a cost that does not grow.
 
-    A pack is proposed in parts of `points_a_model`: each part's points come from one model, for
-    which the parts before are bad trials, as everything without a score is for hyperopt. So a
-    part of one is what HyperOptSearch proposes, as long as no trial is forgotten.
+    A pack is proposed in parts: each part's points come from one model, for which the parts before
+    are bad trials, as everything without a score is for hyperopt. A part has one point for each
+    `trials_a_point` trials there are, from one to `points_a_model`. So what is proposed is at first
+    what HyperOptSearch would.
 
     A model knows the `recent` last trials and the best of all; how many of them count as good is
     what it would be had none been forgotten.
@@ -47,6 +50,7 @@ class PackHyperOptSearch(HyperOptSearch):
 
     Args:
         points_a_model: Points proposed from one model, at most.
+        trials_a_point: Trials that allow for another point from one model.
         recent: Trials remembered beside the best.
         n_initial_points: Random points before there is a model.
         options: HyperOptSearch's.
@@ -56,13 +60,16 @@ class PackHyperOptSearch(HyperOptSearch):
         self,
         *,
         points_a_model: int = POINTS_A_MODEL,
+        trials_a_point: int = TRIALS_A_POINT,
         recent: int = RECENT,
         n_initial_points: int = 20,
         **options: Any,
     ) -> None:
         super().__init__(n_initial_points=n_initial_points, gamma=GAMMA, **options)
-        self._points_a_model, self._recent = points_a_model, recent
+        self._points_a_model, self._trials_a_point = points_a_model, trials_a_point
+        self._recent = recent
         self._initial = n_initial_points
+        self._n_trials = 0
         self._model: _Model | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -72,29 +79,31 @@ class PackHyperOptSearch(HyperOptSearch):
     def suggest_many(self, trial_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Proposes a point for each trial, before the scores of any of them are known."""
         left, points = list(trial_ids), []
-        while left and self._points_to_evaluate > 0:
-            points.append(super().suggest(left.pop(0)))
         while left:
             part = left[: self._size_of_part()]
             del left[: len(part)]
-            points += self._propose(part)
+            if self._points_to_evaluate > 0:
+                points.append(super().suggest(part[0]))
+            else:
+                points += self._propose(part)
+            self._n_trials += len(part)
         return points
 
     def _size_of_part(self) -> int:
-        """Returns how many points to propose next; the initial ones are to be just as many."""
-        initial = self._initial - len(self._hpopt_trials.trials)
-        return min(self._points_a_model, initial) if initial > 0 else self._points_a_model
+        if self._n_trials < self._initial:
+            return 1
+        return min(max(1, self._n_trials // self._trials_a_point), self._points_a_model)
 
     def _propose(self, trial_ids: list[str]) -> list[dict[str, Any]]:
         trials = self._hpopt_trials
         self._forget()
         ids = trials.new_trial_ids(len(trial_ids))
         seed = self.rstate.randint(2**31 - 1)
-        if len(trials.trials) < self._initial:
+        if self._n_trials < self._initial:
             docs = rand.suggest(ids, self.domain, trials, seed)
         else:
             self._model = self._model or _Model(self.domain)
-            docs = self._model.suggest(ids, trials, ids[0], seed)
+            docs = self._model.suggest(ids, trials, self._n_trials, seed)
         trials.insert_trial_docs(docs)
         trials.refresh()
         for trial_id, doc in zip(trial_ids, docs, strict=True):
