@@ -5,6 +5,7 @@ python -m benchmarks.scheduled_study [flags of ray_jobs.tune]
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -47,8 +48,7 @@ class TimedSearch(PackSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         super().on_trial_result(trial_id, result)
-        if result["done"]:
-            LINE.packs.append((*result["span"], self._out[trial_id]))
+        LINE.training += result["spans"]
 
     def on_trial_complete(self, trial_id: str, *args: Any, **named: Any) -> None:
         super().on_trial_complete(trial_id, *args, **named)
@@ -57,17 +57,18 @@ class TimedSearch(PackSearch):
 
 
 class TimedTrial(PackTrial):
-    """Says when its worker had a pack, and which worker it was."""
+    """Says when its worker worked on a pack, and which worker it was."""
 
     def _start(self, config: dict[str, Any]) -> None:
-        self._began = time.monotonic()
+        began = time.monotonic()
         super()._start(config)
+        self._spans = [(os.getpid(), began, time.monotonic())]
 
     def step(self) -> dict[str, Any]:
-        import os
-
+        began = time.monotonic()
         report = super().step()
-        return {**report, "span": (os.getpid(), self._began, time.monotonic())}
+        spans, self._spans = [*self._spans, (os.getpid(), began, time.monotonic())], []
+        return {**report, "spans": spans}
 
 
 class TimedLogger(StudyLogger):

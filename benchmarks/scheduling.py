@@ -8,18 +8,19 @@ Runs `ray_jobs.tune` cold, in a fresh folder, with searcher, trainable and logge
 that also note the time, in memory. The table is synthetic and as large as leaves 200 rows to train
 on when validation and test rows are taken away (16 and 20% of 312).
 
-The search phase lasts from the first question for a pack to the end of the last one. A worker is
-idle while it has no pack, from its process' start on. It waits for suggestions while it is idle and
-either the searcher is at work (it is told scores, models, proposes) or has nothing to propose until
-an earlier pack ends. The rest of its idle time is Ray Tune's turnaround and the record's.
+The search phase lasts from the moment the first worker begins its first pack to the end of the last
+pack. A worker is idle in it while it does not run code of ours. It waits for suggestions while it
+is idle and the searcher is at work (is told scores, models, proposes) or has nothing to propose
+until an earlier pack ends. The rest of its idle time is Ray Tune's turnaround, which is longer while
+the record takes its turns in the driver.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ class Timeline:
         workers: How many packs are trained at the same time.
         searching: The searcher at work.
         stalled: The searcher without anything to propose, although a worker is free.
-        packs: Process, span and trials of each pack, as its worker saw it.
+        training: Process and span of all that workers did, by their clocks.
         ended: When the driver knew of a pack's end, and its trials.
         search_cpu: Processor time of the searcher.
         driver_cpu: Processor time of the driver's main thread in the search phase.
@@ -95,7 +96,7 @@ class Timeline:
     workers: int = 1
     searching: list[Span] = field(default_factory=list)
     stalled: list[Span] = field(default_factory=list)
-    packs: list[tuple[int, float, float, int]] = field(default_factory=list)
+    training: list[tuple[int, float, float]] = field(default_factory=list)
     ended: list[tuple[float, int]] = field(default_factory=list)
     search_cpu: float = 0.0
     driver_cpu: float = 0.0
@@ -108,16 +109,16 @@ class Timeline:
 
 def figures_of(line: Timeline) -> dict[str, Any]:
     """Work out rates and shares."""
-    begin, end = line.searching[0][0], max(at for at, _ in line.ended)
+    begin, end = min(a for _, a, _ in line.training), max(at for at, _ in line.ended)
     wall = end - begin
     capacity = line.workers * wall
     idle = [
         gap
-        for process in {pack[0] for pack in line.packs}
-        for gap in gaps([(a, b) for p, a, b, _ in line.packs if p == process], begin, end)
+        for process in {process for process, _, _ in line.training}
+        for gap in gaps([(a, b) for p, a, b in line.training if p == process], begin, end)
     ]
     waiting = overlap(idle, merged([*line.searching, *line.stalled]))
-    busy = sum(b - a for _, a, b, _ in line.packs)
+    busy = sum(b - a for _, a, b in line.training)
     finished = sorted((at - begin, n) for at, n in line.ended)
     return {
         "workers": line.workers,
@@ -144,12 +145,9 @@ def rates(finished: Sequence[tuple[float, int]], mark: int) -> dict[str, float]:
 
 def time_of(finished: Sequence[tuple[float, int]], mark: float) -> tuple[float, int]:
     """Return when at least `mark` trials had finished, and how many had."""
-    total = 0
-    for seconds, trials in finished:
-        total += trials
-        if total >= mark:
-            break
-    return seconds, total
+    totals = itertools.accumulate(trials for _, trials in finished)
+    pairs = zip(finished, totals, strict=True)
+    return next((seconds, total) for (seconds, _), total in pairs if total >= mark)
 
 
 def gaps(spans: Sequence[Span], begin: float, end: float) -> list[Span]:
