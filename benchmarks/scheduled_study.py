@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -59,16 +60,23 @@ class TimedSearch(PackSearch):
 class TimedTrial(PackTrial):
     """Says when its worker worked on a pack, and which worker it was."""
 
-    def _start(self, config: dict[str, Any]) -> None:
-        began = time.monotonic()
-        super()._start(config)
-        self._spans = [(os.getpid(), began, time.monotonic())]
+    def setup(self, *args: Any, **named: Any) -> None:
+        super().setup(*args, **named)
+        self._spans: list[tuple[int, float, float]] = []
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return bool(self._timed(lambda: super(TimedTrial, self).reset_config(new_config)))
 
     def step(self) -> dict[str, Any]:
-        began = time.monotonic()
-        report = super().step()
-        spans, self._spans = [*self._spans, (os.getpid(), began, time.monotonic())], []
+        report = self._timed(super().step)
+        spans, self._spans = self._spans, []
         return {**report, "spans": spans}
+
+    def _timed(self, work: Callable[[], Any]) -> Any:
+        began = time.monotonic()
+        result = work()
+        self._spans.append((os.getpid(), began, time.monotonic()))
+        return result
 
 
 class TimedLogger(StudyLogger):
