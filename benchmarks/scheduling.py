@@ -8,11 +8,11 @@ Runs `ray_jobs.tune` cold, in a fresh folder, with searcher, trainable and logge
 that also note the time, in memory. The table is synthetic and as large as leaves 200 rows to train
 on when validation and test rows are taken away (16 and 20% of 312).
 
-The search phase lasts from the moment the first worker begins to train, its imports over, to the end
-of the last pack. A worker is idle in it while it does not run code of ours. It waits for suggestions
-while it is idle and the searcher is at work (is told scores, models, proposes) or has nothing to
-propose until an earlier pack ends. The rest of its idle time is Ray Tune's turnaround, which is
-longer while the record takes its turns in the driver.
+The search phase lasts from the moment the first worker begins to train, its imports over, to the
+end of the last pack. A worker is idle in it while it does not run code of ours. It waits for
+suggestions while it is idle and the searcher is at work (is told scores, models, proposes) or has
+nothing to propose until an earlier pack ends. The rest of its idle time is Ray Tune's turnaround,
+which is longer while the record takes its turns in the driver.
 """
 
 from __future__ import annotations
