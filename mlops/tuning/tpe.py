@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 from hyperopt import Domain, Trials, pyll, rand, tpe
-from hyperopt.base import miscs_to_idxs_vals, miscs_update_idxs_vals, spec_from_misc
+from hyperopt.base import miscs_update_idxs_vals, spec_from_misc
 from hyperopt.pyll import scope
 from ray.tune.search.hyperopt import HyperOptSearch
 
 # Points from one model, at most, and trials for each of them. The points of one model do not know
 # of each other and mostly agree in their choices, so it has to be a small part of the study.
 POINTS_A_MODEL = 8
-TRIALS_A_POINT = 64
+TRIALS_A_POINT = 128
 # Trials that a model is built from: the most recent ones, and the best of all.
-RECENT = 400
+RECENT = 200
 # hyperopt calls ceil(GAMMA * sqrt(trials)) trials good, and never more than BEST of them.
 GAMMA = 0.25
 BEST = 25
@@ -46,7 +46,8 @@ class PackHyperOptSearch(HyperOptSearch):
     A model knows the `recent` last trials and the best of all; how many of them count as good is
     what it would be had none been forgotten.
 
-    Every domain must be a number or the index of an option: points are not resolved any further.
+    Every domain must be a number or the index of an option, and no value depend on another: points
+    are not resolved any further.
 
     Args:
         points_a_model: Points proposed from one model, at most.
@@ -68,7 +69,8 @@ class PackHyperOptSearch(HyperOptSearch):
         super().__init__(n_initial_points=n_initial_points, gamma=GAMMA, **options)
         self._points_a_model, self._trials_a_point = points_a_model, trials_a_point
         self._recent = recent
-        self._initial = n_initial_points
+        # No model without a trial.
+        self._initial = max(1, n_initial_points)
         self._n_trials = 0
         self._model: _Model | None = None
 
@@ -90,7 +92,7 @@ class PackHyperOptSearch(HyperOptSearch):
         return points
 
     def _size_of_part(self) -> int:
-        if self._n_trials < self._initial:
+        if self._points_to_evaluate > 0 or self._n_trials < self._initial:
             return 1
         return min(max(1, self._n_trials // self._trials_a_point), self._points_a_model)
 
@@ -164,14 +166,15 @@ class _Model:
         """
         docs, domain = trials.trials, self._domain
         ids = [doc["tid"] for doc in docs]
-        observed = miscs_to_idxs_vals([doc["misc"] for doc in docs], keys=list(domain.params))
+        # hyperopt's own `miscs_to_idxs_vals` allows for absent values and is a fifth of the whole.
+        values = [doc["misc"]["vals"] for doc in docs]
         first = max(*ids, *new_ids) + 2
         drawn = list(range(first, first + CANDIDATES * len(new_ids)))
         memo = {
             domain.s_new_ids: drawn,
             domain.s_rng: np.random.default_rng(seed),
-            self._ids: observed[0],
-            self._vals: observed[1],
+            self._ids: dict.fromkeys(domain.params, ids),
+            self._vals: {path: [point[path][0] for point in values] for path in domain.params},
             self._loss_ids: ids,
             self._losses: [float(doc["result"].get("loss", math.inf)) for doc in docs],
             self._gamma: GAMMA * math.sqrt(n_trials / len(docs)),
@@ -191,12 +194,10 @@ def broadcast_best_of_each(samples: Any, good: np.ndarray, bad: np.ndarray) -> A
     hyperopt's `broadcast_best` does so for all samples together.
 
     Args:
-        samples: [points * CANDIDATES]; fewer points where a branch is not taken by all.
+        samples: [points * CANDIDATES].
         good: Log-density of the good trials at the samples.
         bad: Log-density of the others.
     """
-    if len(samples) == 0:
-        return []
     gain = (good - bad).reshape(-1, CANDIDATES)
     best = np.argmax(gain, axis=1)[:, None]
     of_each = np.asarray(samples).reshape(-1, CANDIDATES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
 from mlops.tracking import writer as writer_module
 from mlops.tracking.store import Store, open_store
+from mlops.tracking.whole import record_whole
 from mlops.tracking.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -295,6 +297,88 @@ def test_a_writer_of_nothing(module_store: Store, parent: str) -> None:
     writer.close()
     assert children(module_store, parent) == {}
     assert writer.seconds < 1
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The sizes of the parts recorded whole; `before` and `after` each of them may fail."""
+    noted: dict[str, Any] = {"sizes": [], "before": failing(0), "after": failing(0)}
+
+    def record(client: Any, experiment: str, runs: Any) -> list[str]:
+        noted["before"]("record_whole")
+        ids = record_whole(client, experiment, runs)
+        noted["sizes"].append(len(runs))
+        noted["after"]("record_whole")
+        return ids
+
+    monkeypatch.setattr(writer_module, "record_whole", record)
+    yield noted
+
+
+class Paused(RunWriter):
+    """A writer whose calls wait, so that it finds them all at once."""
+
+    gate: threading.Event
+
+    def __init__(self, *arguments: Any) -> None:
+        self.gate = threading.Event()
+        super().__init__(*arguments)
+
+    def _work(self) -> None:
+        self.gate.wait()
+        super()._work()
+
+
+def write_at_once(store: Store, parent: str, trials: int = 6) -> None:
+    writer = Paused(made(store, parent), {})
+    write_study(writer, trials)
+    writer.gate.set()
+    writer.close()
+
+
+def test_trials_that_end_together_are_recorded_together(
+    module_store: Store, parent: str, whole: dict[str, Any]
+) -> None:
+    write_at_once(module_store, parent)
+    assert whole["sizes"] == [6]
+    assert_study(module_store, parent, 6)
+
+
+def test_transactions_are_of_moderate_length(
+    module_store: Store, parent: str, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = 4 * len(METRIC_NAMES) + 1 + len(PARAMS) + len(["parent", "trial", "pack", "outcome"])
+    for most, sizes in ((4 * each, [4, 2]), (4 * each - 1, [3, 3]), (1, [1] * 6)):
+        whole["sizes"].clear()
+        monkeypatch.setattr(writer_module, "MOST_VALUES", most)
+        run = module_store.client.create_run(module_store.experiment_id, run_name="study")
+        write_at_once(module_store, str(run.info.run_id))
+        assert whole["sizes"] == sizes
+        assert_study(module_store, str(run.info.run_id), 6)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("times", [1, 5])
+def test_what_is_not_recorded_together_is_recorded_one_by_one(
+    when: str, times: int, module_store: Store, parent: str, whole: dict[str, Any]
+) -> None:
+    """Also when all was recorded and the answer alone was lost: nothing is there twice."""
+    whole[when] = failing(times)
+    write_at_once(module_store, parent)
+    assert len(whole["sizes"]) <= 1
+    assert_study(module_store, parent, 6)
+
+
+def test_a_value_too_long_for_it_is_recorded_by_mlflow(
+    module_store: Store, parent: str, whole: dict[str, Any]
+) -> None:
+    writer = Paused(made(module_store, parent), {})
+    writer.start(0, PARAMS | {"activation": "x" * 300}, {})
+    writer.end(0, Outcome.COMPLETED)
+    writer.gate.set()
+    writer.close()
+    assert children(module_store, parent)[0].data.params["activation"] == "x" * 300
+    assert whole["sizes"] == []
 
 
 def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: str) -> None:
