@@ -119,13 +119,11 @@ def tpe_search(**options: Any) -> PackHyperOptSearch:
     return PackHyperOptSearch(**options, points_a_model=8, trials_a_point=1)
 
 
-def test_the_packs_of_a_small_study_are_hyperopts_own() -> None:
-    """Up to twice TRIALS_A_POINT each point has a model, which knows those before as bad trials."""
+def test_the_packs_of_200_trials_are_hyperopts_own() -> None:
+    """Each point has a model that knows all, those before in its pack as bad trials."""
     ours, theirs = make(), make(HyperOptSearch)
-    size, one_more = 10, 2 * tpe.TRIALS_A_POINT
-    assert one_more % size
-    for pack in range(one_more // size):
-        ids = [str(pack * size + i) for i in range(size)]
+    for pack in range(20):
+        ids = [str(pack * 10 + i) for i in range(10)]
         points = ours.suggest_many(ids)
         assert points == [theirs.suggest(trial_id) for trial_id in ids]
         for searcher in (ours, theirs):
@@ -326,7 +324,12 @@ def test_asking_for_many_is_asking_for_each_where_a_searcher_knows_no_better() -
         def suggest(self, trial_id: str) -> Params:
             return {"of": trial_id}
 
+    class AtOnce(Plain):
+        def suggest_many(self, trial_ids: Sequence[str]) -> list[Params]:
+            return [{"of": "-".join(trial_ids)}] * len(trial_ids)
+
     assert ask(Plain(), ["4", "5"]) == [{"of": "4"}, {"of": "5"}]
+    assert ask(AtOnce(), ["4", "5"]) == [{"of": "4-5"}] * 2
     assert ask(make(), []) == []
 
 
