@@ -87,7 +87,7 @@ def record_whole(client: MlflowClient, experiment_id: str, runs: Sequence[WholeR
     with store.ManagedSessionMaker(read_only=False) as session:
         for table, rows in tables.items():
             if rows:
-                session.execute(insert(table), rows)
+                session.execute(insert(table.__table__), rows)
     return ids
 
 

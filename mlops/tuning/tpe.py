@@ -22,10 +22,10 @@ from ray.tune.search.hyperopt import HyperOptSearch
 
 # Points from one model, at most, and trials for each of them. The points of one model do not know
 # of each other and mostly agree in their choices, so it has to be a small part of the study.
-POINTS_A_MODEL = 8
+POINTS_A_MODEL = 16
 TRIALS_A_POINT = 128
 # Trials that a model is built from: the most recent ones, and the best of all.
-RECENT = 200
+RECENT = 400
 # hyperopt calls ceil(GAMMA * sqrt(trials)) trials good, and never more than BEST of them.
 GAMMA = 0.25
 BEST = 25
@@ -72,7 +72,7 @@ class PackHyperOptSearch(HyperOptSearch):
         # No model without a trial.
         self._initial = max(1, n_initial_points)
         self._n_trials = 0
-        self._model: _Model | None = None
+        self._models: dict[bool, _Model] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Proposes a point."""
@@ -104,8 +104,10 @@ class PackHyperOptSearch(HyperOptSearch):
         if self._n_trials < self._initial:
             docs = rand.suggest(ids, self.domain, trials, seed)
         else:
-            self._model = self._model or _Model(self.domain)
-            docs = self._model.suggest(ids, trials, self._n_trials, seed)
+            several = len(ids) > 1
+            if several not in self._models:
+                self._models[several] = _Model(self.domain, at_once=several)
+            docs = self._models[several].suggest(ids, trials, self._n_trials, seed)
         trials.insert_trial_docs(docs)
         trials.refresh()
         for trial_id, doc in zip(trial_ids, docs, strict=True):
@@ -131,9 +133,10 @@ class _Model:
 
     Args:
         domain: hyperopt's form of the search space.
+        at_once: Whether to draw candidates all at once; else one by one, hyperopt's own sequence.
     """
 
-    def __init__(self, domain: Domain) -> None:
+    def __init__(self, domain: Domain, at_once: bool) -> None:
         self._domain = domain
         # Places in the graph for what is known when points are wanted.
         self._ids, self._vals, self._loss_ids, self._losses, self._gamma = (
@@ -151,9 +154,11 @@ class _Model:
             pyll.Literal(1.0),
         )
         self._posterior = pyll.as_apply(posterior)
+        renamed = {"broadcast_best": "broadcast_best_of_each"}
+        if at_once:
+            renamed |= {"GMM1": "mixture_at_once", "LGMM1": "log_mixture_at_once"}
         for node in pyll.dfs(self._posterior):
-            if node.name == "broadcast_best":
-                node.name = "broadcast_best_of_each"
+            node.name = renamed.get(node.name, node.name)
 
     def suggest(self, new_ids: list[int], trials: Trials, n_trials: int, seed: int) -> Docs:
         """Returns a trial for each new id; for one of them, what `tpe.suggest` does.
@@ -179,12 +184,65 @@ class _Model:
             self._losses: [float(doc["result"].get("loss", math.inf)) for doc in docs],
             self._gamma: GAMMA * math.sqrt(n_trials / len(docs)),
         }
-        idxs, vals = pyll.rec_eval(self._posterior, memo=memo, print_node_on_error=False)
+        idxs, vals = pyll.rec_eval(
+            self._posterior, memo=memo, memo_gc=False, print_node_on_error=False
+        )
         miscs = [{"tid": i, "cmd": domain.cmd, "workdir": domain.workdir} for i in new_ids]
         proposed = dict(zip(drawn[::CANDIDATES], new_ids, strict=True))
         miscs_update_idxs_vals(miscs, idxs, vals, False, proposed)
         results = [domain.new_result() for _ in new_ids]
         return trials.new_trial_docs(new_ids, [None] * len(new_ids), results, miscs)
+
+
+@scope.define
+def mixture_at_once(
+    weights: np.ndarray,
+    mus: np.ndarray,
+    sigmas: np.ndarray,
+    low: float,
+    high: float,
+    q: float | None = None,
+    rng: Any = None,
+    size: Any = (),
+) -> np.ndarray:
+    """Draws from a mixture of normal distributions, within bounds.
+
+    hyperopt's `GMM1` does so one by one, which is a quarter of the whole.
+
+    Args:
+        weights: Of each component, 1 in all: [components].
+        mus: Means.
+        sigmas: Standard deviations.
+        low: Lower bound.
+        high: Upper bound, itself left out.
+        q: What to round to a multiple of; None for no rounding.
+        rng: numpy's generator.
+        size: Shape of the samples.
+    """
+    samples = np.empty(int(np.prod(size)))
+    left = np.arange(len(samples))
+    while len(left):
+        component = rng.choice(len(weights), size=len(left), p=weights)
+        drawn = rng.normal(mus[component], sigmas[component])
+        inside = (low <= drawn) & (drawn < high)
+        samples[left[inside]] = drawn[inside]
+        left = left[~inside]
+    samples = samples.reshape(size)
+    return samples if q is None else np.round(samples / q) * q
+
+
+@scope.define
+def log_mixture_at_once(
+    weights: np.ndarray,
+    mus: np.ndarray,
+    sigmas: np.ndarray,
+    low: float,
+    high: float,
+    rng: Any = None,
+    size: Any = (),
+) -> np.ndarray:
+    """Draws what has a logarithm from `mixture_at_once`: hyperopt's `LGMM1`."""
+    return np.exp(mixture_at_once(weights, mus, sigmas, low, high, rng=rng, size=size))
 
 
 @scope.define

@@ -156,21 +156,21 @@ def test_parts_grow_with_the_study(parts: list[int]) -> None:
 def test_the_initial_points_are_at_random(parts: list[int]) -> None:
     study(make(initial=30, trials_a_point=4), 3, 10)
     assert parts == []
-    searcher = make(initial=30, trials_a_point=4)
-    study(searcher, 4, 10)
-    assert parts == [7, 3]
+    study(make(initial=23, trials_a_point=4), 3, 10)
+    assert parts == [5, 2]
 
 
 @SPACES
 def test_points_to_evaluate_come_first_and_once(space: SearchSpace) -> None:
-    wanted = [space.locate(DEFAULT.to_dict()), space.locate(DEFAULT.to_dict())]
+    wanted = [space.locate(DEFAULT.to_dict()) for _ in range(4)]
     for i, point in enumerate(wanted):
         assert point is not None
         point["learning_rate"] = 1e-3 * (i + 1)
     searcher = make(space=space, first=wanted, initial=0, trials_a_point=1)
     points = searcher.suggest_many([str(i) for i in range(9)])
-    assert points[:2] == wanted
-    assert all(point not in wanted for point in points[2:])
+    assert len(points) == 9
+    assert points[:4] == wanted
+    assert all(point not in wanted for point in points[4:])
 
 
 @SPACES
@@ -182,6 +182,31 @@ def test_points_from_one_model_differ_and_are_complete(space: SearchSpace) -> No
     assert len({point["learning_rate"] for point in points}) == 8
     for point in points:
         assert space.locate({**DEFAULT.to_dict(), **space.resolve(point)}) is not None
+
+
+@pytest.mark.parametrize("q", [None, 1.0])
+def test_drawing_at_once_is_drawing_from_hyperopts_mixture(q: float | None) -> None:
+    """Shares of the samples between the cuts, within 5 standard errors; some bounds cut half off."""
+    weights, mus = np.array([0.5, 0.3, 0.2]), np.array([0.0, 4.0, 9.0])
+    sigmas = np.array([3.0, 0.3, 4.0])
+    drawn = [
+        scope._impls[name](
+            weights, mus, sigmas, 0.0, 10.0, q=q, rng=np.random.default_rng(1), size=(4000,)
+        )
+        for name in ("mixture_at_once", "GMM1")
+    ]
+    for samples in drawn:
+        assert samples.shape == (4000,)
+        assert samples.min() >= 0.0 and samples.max() <= 10.0
+        assert q is None or np.array_equal(samples, np.round(samples))
+    cuts = np.arange(11) + 0.25
+    shares = [np.searchsorted(np.sort(samples), cuts) / 4000 for samples in drawn]
+    assert np.abs(shares[0] - shares[1]).max() < 5 * math.sqrt(0.25 * 2 / 4000)
+    logs = scope._impls["log_mixture_at_once"](
+        weights, mus, sigmas, 0.0, 10.0, rng=np.random.default_rng(1), size=(4000,)
+    )
+    if q is None:
+        assert np.array_equal(logs, np.exp(drawn[0]))
 
 
 def test_each_point_is_the_best_of_its_own_candidates() -> None:
