@@ -186,7 +186,7 @@ def test_points_from_one_model_differ_and_are_complete(space: SearchSpace) -> No
 
 @pytest.mark.parametrize("q", [None, 1.0])
 def test_drawing_at_once_is_drawing_from_hyperopts_mixture(q: float | None) -> None:
-    """Shares of the samples between the cuts, within 5 standard errors; some bounds cut half off."""
+    """The share of samples below each cut, within 5 standard errors; a bound halves the first."""
     weights, mus = np.array([0.5, 0.3, 0.2]), np.array([0.0, 4.0, 9.0])
     sigmas = np.array([3.0, 0.3, 4.0])
     drawn = [
