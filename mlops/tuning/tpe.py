@@ -22,7 +22,7 @@ from ray.tune.search.hyperopt import HyperOptSearch
 
 # Points from one model, at most, and trials for each of them. The points of one model do not know
 # of each other and mostly agree in their choices, so it has to be a small part of the study.
-POINTS_A_MODEL = 16
+POINTS_A_MODEL = 8
 TRIALS_A_POINT = 128
 # Trials that a model is built from: the most recent ones, and the best of all.
 RECENT = 400
@@ -154,7 +154,7 @@ class _Model:
             pyll.Literal(1.0),
         )
         self._posterior = pyll.as_apply(posterior)
-        renamed = {"broadcast_best": "broadcast_best_of_each"}
+        renamed = {"broadcast_best": "broadcast_best_of_each", "ap_split_trials": "split_at_once"}
         if at_once:
             renamed |= {"GMM1": "mixture_at_once", "LGMM1": "log_mixture_at_once"}
         for node in pyll.dfs(self._posterior):
@@ -192,6 +192,28 @@ class _Model:
         miscs_update_idxs_vals(miscs, idxs, vals, False, proposed)
         results = [domain.new_result() for _ in new_ids]
         return trials.new_trial_docs(new_ids, [None] * len(new_ids), results, miscs)
+
+
+@scope.define
+def split_at_once(
+    ids: Any, vals: Any, loss_ids: Any, losses: Any, gamma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the values of good trials from those of bad ones.
+
+    hyperopt's `ap_split_trials` looks each trial up by its id; here both lists have the same order.
+
+    Args:
+        ids: Of the trials: [trials].
+        vals: Their values of one hyperparameter.
+        loss_ids: The same ids.
+        losses: Their losses.
+        gamma: The good ones are `gamma * sqrt(trials)`, `BEST` at most.
+    """
+    n_good = min(math.ceil(gamma * math.sqrt(len(losses))), BEST)
+    good = np.zeros(len(losses), bool)
+    good[np.argsort(losses)[:n_good]] = True
+    values = np.asarray(vals)
+    return values[good], values[~good]
 
 
 @scope.define

@@ -263,14 +263,14 @@ def test_of_equals_the_first_are_kept() -> None:
 def good(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many trials each model has called good."""
     counts: list[int] = []
-    split = scope._impls["ap_split_trials"]
+    split = scope._impls["split_at_once"]
 
     def noted(*arguments: Any, **named: Any) -> Any:
         below, above = split(*arguments, **named)
         counts.append(len(below))
         return below, above
 
-    monkeypatch.setitem(scope._impls, "ap_split_trials", noted)
+    monkeypatch.setitem(scope._impls, "split_at_once", noted)
     yield counts
 
 
