@@ -53,11 +53,7 @@ def _insert(store: SqlAlchemyStore, run_id: str, metrics: Sequence[Metric]) -> N
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric, SqlRun
     from sqlalchemy import insert, select
 
-    rows = [_row(store, run_id, metric) for metric in dict.fromkeys(metrics)]
-    latest: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row["key"] not in latest or _age(row) > _age(latest[row["key"]]):
-            latest[row["key"]] = row
+    rows = rows_of(store, run_id, metrics)
     with store.ManagedSessionMaker(read_only=False) as session:
         run = session.get(SqlRun, run_id)
         if run is None or run.lifecycle_stage != LifecycleStage.ACTIVE:
@@ -65,12 +61,26 @@ def _insert(store: SqlAlchemyStore, run_id: str, metrics: Sequence[Metric]) -> N
         session.execute(insert(SqlMetric), rows)
         of_run = select(SqlLatestMetric).where(SqlLatestMetric.run_uuid == run_id)
         known = {entry.key: entry for entry in session.scalars(of_run.with_for_update())}
-        for key, row in sorted(latest.items()):
+        for key, row in sorted(latest(rows).items()):
             if key not in known:
                 session.add(SqlLatestMetric(**row))
             elif _age(row) > _age(vars(known[key])):
                 for name, value in row.items():
                     setattr(known[key], name, value)
+
+
+def rows_of(store: SqlAlchemyStore, run_id: str, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """Returns the rows of a run's metrics."""
+    return [_row(store, run_id, metric) for metric in dict.fromkeys(metrics)]
+
+
+def latest(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns the last row of each metric, by its key."""
+    last: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["key"] not in last or _age(row) > _age(last[row["key"]]):
+            last[row["key"]] = row
+    return last
 
 
 def _row(store: SqlAlchemyStore, run_id: str, metric: Metric) -> dict[str, Any]:

@@ -5,76 +5,37 @@ What it is told is a call: a name and JSON values, kept in the study's spool unt
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError
-from mlops.nn.records import METRIC_NAMES, Outcome
-from mlops.tracking.batch import BATCH, log_batch
-from mlops.tracking.record import RESULT_TAG, TrialRecord
+from mlops.tracking.child_run import ChildRun
+from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
+from mlops.tracking.whole import record_whole, takes_whole_runs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.whole import WholeRun
 
-# Seconds after which a trial under way is shown, and after which a failed write is tried again.
-FLUSH_SECONDS = 5.0
+# Seconds after which a failed write is tried again.
 RETRY_SECONDS = 1.0
 # Seconds that `close` goes on trying when the store does not answer.
 CLOSE_SECONDS = 30.0
+# Requests to a server at the same time: its answers may take seconds.
+SENDERS = 8
+# Metrics, params and tags in a transaction: it keeps other writers of an SQLite store waiting.
+MOST_VALUES = 10_000
 # Where the study's run has the weights of trials that were the best when they ended.
 WEIGHTS_FOLDER = "best"
-
-STATUS = {
-    Outcome.COMPLETED: "FINISHED",
-    Outcome.PRUNED: "FINISHED",
-    Outcome.FAILED: "FAILED",
-    Outcome.INTERRUPTED: "KILLED",
-}
-
-
-@dataclass
-class _Child:
-    """A child run and what has not been sent of it.
-
-    Attributes:
-        epochs: Those that it was told of.
-        recorded: (metric, step) that its run had when the study was resumed; None until it is
-            known.
-    """
-
-    name: str
-    started_ms: int
-    params: dict[str, str]
-    tags: dict[str, str]
-    run_id: str | None = None
-    metrics: list[Any] = field(default_factory=list)
-    epochs: set[int] = field(default_factory=set)
-    recorded: set[tuple[str, int]] | None = field(default_factory=set)
-    waiting_since: float = field(default_factory=time.monotonic)
-    status: str | None = None
-    ended_ms: int = 0
-    original: int | None = None
-    tried: bool = False
-
-    def is_due(self, now: float) -> bool:
-        """Whether it has ended, has a full batch, or has not been shown for a while."""
-        return (
-            self.status is not None
-            or self.original is not None
-            or len(self.metrics) >= BATCH
-            or now - self.waiting_since > FLUSH_SECONDS
-        )
 
 
 class RunWriter:
@@ -82,7 +43,8 @@ class RunWriter:
 
     Every method returns at once; calls are carried out in order by one thread. What a store
     refuses is kept and tried again. A trial costs three requests: its run, a batch with everything
-    known of it, its end. `seconds` counts the processor time spent on requests.
+    known of it, its end; an SQL database takes trials that have ended many at a time. `seconds`
+    counts the processor time spent on requests.
 
     A study that is resumed goes on in the runs it has: one that says all of its trial is left as it
     is, another is opened again, and what it has already is not recorded twice.
@@ -107,7 +69,7 @@ class RunWriter:
         self._tags = dict(tags)
         self._spool = spool
         self._trials = trials
-        self._children: dict[int, _Child] = {}
+        self._children: dict[int, ChildRun] = {}
         self._run_ids = {n: trial.run_id for n, trial in trials.items() if trial.run_id}
         self._sent = {number for number, trial in trials.items() if trial.sent}
         self._files: list[str] = []
@@ -117,6 +79,7 @@ class RunWriter:
         self._error: Exception | None = None
         self._fault: Exception | None = None
         self._retry_at = 0.0
+        self._flushed_at = 0.0
         self.seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
         self._thread.start()
@@ -188,7 +151,9 @@ class RunWriter:
                 _CARRY_OUT[kind](self, *values)
             except Exception as error:  # ours, or the caller's: the rest is written all the same
                 self._fault = self._fault or error
-            self._flush()
+            if self._calls.empty() or time.monotonic() - self._flushed_at > RETRY_SECONDS:
+                # What is queued is carried out first, so that more can be sent together.
+                self._flush()
         self._interrupt_rest()
         give_up = time.monotonic() + CLOSE_SECONDS
         while not self._flush(everything=True) and time.monotonic() < give_up:
@@ -202,8 +167,7 @@ class RunWriter:
                 self._start(trial, record.params, {}, now)
         for child in self._children.values():
             if child.status is None and child.original is None:
-                child.tags |= {"outcome": Outcome.INTERRUPTED.value, "reason": "its driver died"}
-                child.status, child.ended_ms = STATUS[Outcome.INTERRUPTED], now
+                child.interrupt("its driver died", now)
 
     def _next(self) -> Call | None:
         """Waits for the next call, sending what comes due meanwhile; None at the end."""
@@ -220,24 +184,17 @@ class RunWriter:
             return
         texts = {name: str(value) for name, value in params.items()}
         trial_tags = {**self._tags, **tags, "trial": str(trial)}
-        child = _Child(f"trial-{trial:04d}", now, texts, trial_tags)
-        if trial in self._run_ids:
-            child.run_id, child.recorded = self._run_ids[trial], None
-        # A driver that died may have made a run that it did not hear of.
-        child.tried = bool(self._trials)
+        child = ChildRun(trial, now, texts, trial_tags, self._run_ids.get(trial))
+        if child.run_id is not None:
+            child.recorded = None
+        # A server may have made a run for a driver that died before it was answered.
+        child.tried = bool(self._trials) and not takes_whole_runs(self._client)
         self._children[trial] = child
 
     def _record(self, records: Sequence[Mapping[str, Any]], now: int) -> None:
-        from mlflow.entities import Metric
-
         for record in records:
-            child, epoch = self._children.get(record["trial"]), record["epoch"]
-            if child is None and record["trial"] in self._sent:
-                continue
-            child = self._children[record["trial"]]
-            if epoch not in child.epochs:
-                child.epochs.add(epoch)
-                child.metrics += [Metric(name, record[name], now, epoch) for name in METRIC_NAMES]
+            if record["trial"] not in self._sent:
+                self._children[record["trial"]].add_epoch(record, now)
 
     def _file(self, path: str) -> None:
         self._files.append(path)
@@ -245,28 +202,25 @@ class RunWriter:
     def _end(
         self, trial: int, result: Mapping[str, Any], metrics: Mapping[str, float], now: int
     ) -> None:
-        from mlflow.entities import Metric
-
-        if trial in self._sent:
-            return
-        child, outcome = self._children[trial], Outcome(result["outcome"])
-        if child.status is not None:
-            return
-        child.metrics += [Metric(name, value, now, 0) for name, value in metrics.items()]
-        child.tags["outcome"] = outcome.value
-        if result["reason"] is not None:
-            child.tags["reason"] = result["reason"]
-        if outcome is not Outcome.INTERRUPTED:
-            child.tags[RESULT_TAG] = json.dumps(result)
-        child.status, child.ended_ms = STATUS[outcome], now
+        if trial not in self._sent and self._children[trial].status is None:
+            self._children[trial].end(result, metrics, now)
 
     def _copy(self, trial: int, original: int) -> None:
         if trial not in self._sent:
             self._children[trial].original = original
 
+    @property
+    def _client(self) -> MlflowClient:
+        return self._parent.result().store.client
+
+    @property
+    def _experiment(self) -> str:
+        return self._parent.result().store.experiment_id
+
     def _flush(self, everything: bool = False) -> bool:
         """Sends what is due; returns False, and notes why, if the store does not take it."""
         now, started = time.monotonic(), time.thread_time()
+        self._flushed_at = now
         if self._error is not None and now < self._retry_at:
             return False
         try:
@@ -274,11 +228,12 @@ class RunWriter:
             while self._files:
                 self._send_file(self._files[0])
                 del self._files[0]
-            # Copies last: what they copy must have been sent.
-            children = sorted(self._children.items(), key=lambda item: item[1].original is not None)
-            for trial, child in children:
-                if child.original not in self._children and (everything or child.is_due(now)):
-                    self._try(trial, child)
+            self._send_whole()
+            due = [c for c in self._children.values() if everything or c.is_due(now)]
+            self._send([child for child in due if child.original is None])
+            # What copies copy must have been sent.
+            copies = [child for child in due if child.original is not None]
+            self._send([child for child in copies if child.original not in self._children])
         except Exception as error:
             # From now, not from the start of a try that may have lasted: calls come in between.
             self._error, self._retry_at = error, time.monotonic() + RETRY_SECONDS
@@ -288,82 +243,57 @@ class RunWriter:
         self._error = None
         return True
 
-    def _try(self, trial: int, child: _Child) -> None:
-        try:
-            self._send(trial, child)
-        except Exception:
-            # It may be this run that is refused, not the store that is down: others first.
-            self._children[trial] = self._children.pop(trial)
-            raise
-
     def _send_file(self, path: str) -> None:
         if Path(path).exists():
             self._client.log_artifact(self._parent.result().run_id, path, WEIGHTS_FOLDER)
 
-    def _send(self, trial: int, child: _Child) -> None:
-        from mlflow.entities import Param, RunTag
+    def _send_whole(self) -> None:
+        """Sends together what can be recorded at once: by itself a child costs 30 times as much."""
+        if not takes_whole_runs(self._client):
+            return
+        whole = {trial: run for trial, child in self._children.items() if (run := child.whole())}
+        while whole:
+            part = _part_of(whole)
+            for trial in part:
+                # If this fails, the answer alone may have been lost.
+                self._children[trial].tried = True
+            ids = record_whole(self._client, self._experiment, list(part.values()))
+            for trial, run_id in zip(part, ids, strict=True):
+                self._run_ids[trial] = run_id
+                self._sent.add(trial)
+                del self._children[trial], whole[trial]
 
-        client = self._client
-        if child.original is not None:
-            self._fill_from(child, self._run_ids[child.original])
-        if child.run_id is None:
-            child.run_id = self._run_ids[trial] = self._create(child)
-        if child.recorded is None:
-            child.recorded = self._open_again(child.run_id)
-        if child.recorded:
-            new = [m for m in child.metrics if (m.key, m.step) not in child.recorded]
-            child.metrics = new
-        while child.metrics or child.params or child.tags:
-            batch = child.metrics[:BATCH]
-            params = [Param(name, text) for name, text in child.params.items()]
-            tags = [RunTag(name, text) for name, text in child.tags.items()]
-            log_batch(client, child.run_id, batch, params, tags)
-            del child.metrics[: len(batch)]
-            child.params, child.tags = {}, {}
-        child.waiting_since = time.monotonic()
-        if child.status is not None:
-            client.set_terminated(child.run_id, child.status, child.ended_ms)
-            del self._children[trial]
-            self._sent.add(trial)
+    def _send(self, children: Sequence[ChildRun]) -> None:
+        """Sends children, a server several at a time; after an error no others."""
+        errors: list[Exception] = []
 
-    @property
-    def _client(self) -> MlflowClient:
-        return self._parent.result().store.client
+        def send(child: ChildRun) -> float:
+            started = time.thread_time()
+            try:
+                if not errors:
+                    if child.original is not None:
+                        child.fill_from(self._client, self._run_ids[child.original])
+                    child.send(self._client, self._experiment)
+            except Exception as error:
+                errors.append(error)
+                # It may be this run that is refused, not the store that is down: others first.
+                self._children[child.trial] = self._children.pop(child.trial)
+            return time.thread_time() - started
 
-    def _create(self, child: _Child) -> str:
-        """Creates a run, unless a try whose answer was lost has done so."""
-        client, experiment = self._client, self._parent.result().store.experiment_id
-        if child.tried:
-            parent, trial = child.tags["mlflow.parentRunId"], child.tags["trial"]
-            query = f"tags.`mlflow.parentRunId` = '{parent}' and tags.trial = '{trial}'"
-            for run in client.search_runs([experiment], query, max_results=1):
-                child.recorded = None
-                return str(run.info.run_id)
-        child.tried = True
-        run = client.create_run(experiment, child.started_ms, child.tags, child.name)
-        child.tags = {}
-        return str(run.info.run_id)
-
-    def _open_again(self, run_id: str) -> set[tuple[str, int]]:
-        """Makes a run of before one under way, and returns what it has: (metric, step)."""
-        client = self._client
-        run = client.get_run(run_id)
-        if run.info.status != "RUNNING":
-            client.update_run(run_id, "RUNNING")
-        for name in {"outcome", "reason"} & run.data.tags.keys():
-            client.delete_tag(run_id, name)
-        histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
-        return {(metric.key, metric.step) for history in histories for metric in history}
-
-    def _fill_from(self, child: _Child, run_id: str) -> None:
-        client = self._client
-        run = client.get_run(run_id)
-        histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
-        child.metrics = [metric for history in histories for metric in history]
-        told = ("outcome", "reason", RESULT_TAG)
-        child.tags |= {name: run.data.tags[name] for name in told if name in run.data.tags}
-        child.status, child.ended_ms = run.info.status, max(run.info.end_time, child.started_ms)
-        child.original = None
+        if takes_whole_runs(self._client):
+            for child in children:
+                send(child)
+        elif children:
+            with ThreadPoolExecutor(SENDERS, "mlflow-sender") as senders:
+                self.seconds += sum(senders.map(send, children))
+        for child in children:
+            if child.run_id is not None:
+                self._run_ids[child.trial] = child.run_id
+            if child.sent:
+                self._sent.add(child.trial)
+                del self._children[child.trial]
+        if errors:
+            raise errors[0]
 
 
 _CARRY_OUT: dict[str, Callable[..., None]] = {
@@ -378,6 +308,18 @@ _CARRY_OUT: dict[str, Callable[..., None]] = {
 def weights_name(trial: int) -> str:
     """Names the file of a trial's weights."""
     return f"trial-{trial:04d}.safetensors"
+
+
+def _part_of(runs: Mapping[int, WholeRun]) -> dict[int, WholeRun]:
+    """Returns as many of the first runs as make a transaction of moderate length, at least one."""
+    part: dict[int, WholeRun] = {}
+    values = 0
+    for trial, run in runs.items():
+        values += len(run.metrics) + len(run.params) + len(run.tags)
+        if part and values > MOST_VALUES:
+            break
+        part[trial] = run
+    return part
 
 
 def _trials(number: int) -> str:

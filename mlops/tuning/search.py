@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-from ray import tune
 from ray.tune.search import Searcher
 
 from mlops.errors import InputError
 from mlops.hyperparameters import Hyperparameters
-from mlops.space import Choice, Int, Point, SearchSpace, Uniform
+from mlops.space import SearchSpace
 from mlops.tracking.logger import is_tried_in_parts, trained
 from mlops.tracking.record import TrialRecord
 from mlops.tuning.packing import Packing
+from mlops.tuning.searchers import SCORE, SEARCHERS, ask, domains_of
 
-_SCORE = "score"
 # What a searcher is told of a trial that has no score, by direction.
 WORST = {"max": 0.0, "min": 1e6}
 
@@ -32,15 +29,19 @@ class _Proposals:
     """Every configuration proposed, so that none is trained twice."""
 
     by_key: dict[str, int] = field(default_factory=dict)
-    original: list[int] = field(default_factory=list)
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Numbers a configuration, and says of which earlier trial it is a duplicate."""
-        number = len(self.original)
+    def add(self, params: dict[str, Any]) -> None:
+        """Numbers a configuration, and notes of which earlier trial it is a duplicate."""
+        number = len(self.trials)
         first = self.by_key.setdefault(json.dumps(params, sort_keys=True), number)
-        self.original.append(first)
         duplicate_of = None if first == number else first
-        return {"number": number, "params": params, "duplicate_of": duplicate_of}
+        self.trials.append({"number": number, "params": params, "duplicate_of": duplicate_of})
+
+    def original(self, number: int) -> int:
+        """Returns the trial itself, or the one that it is a duplicate of."""
+        first: int | None = self.trials[number]["duplicate_of"]
+        return number if first is None else first
 
 
 class PackSearch(Searcher):
@@ -100,8 +101,7 @@ class PackSearch(Searcher):
         if space is not None:
             first = space.locate(default.to_dict())
             self._told_default = first is not None
-            domains = {path: _domain(entry) for path, entry in space.paths().items()}
-            make = SEARCHERS[algorithm]
+            domains, make = domains_of(space), SEARCHERS[algorithm]
             self._searcher = make(domains, mode, initial_points, [first] if first else [], seed)
         self._recorded = recorded
         self._known = {number for number, trial in recorded.items() if trial.ended}
@@ -165,28 +165,36 @@ class PackSearch(Searcher):
         """Proposes the next trials that are to be trained together."""
         while self._parts:
             numbers = self._parts[0]
-            n = numbers[0] // self._packing.pack_size
-            if not self._tell_up_to(n - self._packing.packs_in_flight):
+            if len(self._proposals.trials) <= numbers[0] and not self._propose_pack():
                 return None
             self._parts.popleft()
-            trials = [self._proposals.add(self._propose(number)) for number in numbers]
+            trials = self._proposals.trials[numbers.start : numbers.stop]
             for trial in trials:
                 _check_same(trial, self._recorded.get(trial["number"]))
             if not self._known.issuperset(numbers):
-                return {"pack": n, "trials": trials}
+                return {"pack": numbers[0] // self._packing.pack_size, "trials": trials}
             self._ended.update(numbers)
         return None
 
-    def _propose(self, number: int) -> dict[str, Any]:
+    def _propose_pack(self) -> bool:
+        """Proposes the next pack; False if it depends on one that has not ended.
+
+        Whole, even if the study ends within it: the rest of it may be wanted later.
+        """
+        first, size = len(self._proposals.trials), self._packing.pack_size
+        if not self._tell_up_to(first // size - self._packing.packs_in_flight):
+            return False
+        for params in self._propose(range(first, first + size)):
+            self._proposals.add(params)
+        return True
+
+    def _propose(self, numbers: range) -> list[dict[str, Any]]:
         default = self._default.to_dict()
-        if (
-            self._searcher is None
-            or self._space is None
-            or (number == 0 and not self._told_default)
-        ):
-            return default
-        point = self._searcher.suggest(str(number))
-        return {**default, **self._space.resolve(point)}
+        if self._searcher is None or self._space is None:
+            return [default] * len(numbers)
+        untold = [default] if numbers[0] == 0 and not self._told_default else []
+        points = ask(self._searcher, [str(number) for number in numbers[len(untold) :]])
+        return untold + [{**default, **self._space.resolve(point)} for point in points]
 
     def _tell_up_to(self, last: int) -> bool:
         """Tells the scores of packs up to `last`; False if one of them has not ended."""
@@ -203,9 +211,9 @@ class PackSearch(Searcher):
     def _tell(self, number: int) -> None:
         if self._searcher is None or (number == 0 and not self._told_default):
             return
-        score = self._scores.get(self._proposals.original[number])
+        score = self._scores.get(self._proposals.original(number))
         told = WORST[self._direction] if score is None else score
-        self._searcher.on_trial_complete(str(number), {_SCORE: told, "training_iteration": 1})
+        self._searcher.on_trial_complete(str(number), {SCORE: told, "training_iteration": 1})
 
     def save(self, checkpoint_path: str) -> None:
         """Saves nothing: a study resumes from its MLflow record."""
@@ -231,84 +239,3 @@ def _check_same(trial: dict[str, Any], recorded: TrialRecord | None) -> None:
             f"{recorded.params}; resume with the versions of Python's libraries that the study "
             "was begun with"
         )
-
-
-def import_searcher(algorithm: str) -> None:
-    """Imports what an algorithm needs, which takes about a second."""
-    if algorithm != "random":
-        importlib.import_module(f"ray.tune.search.{algorithm}")
-
-
-def _domain(entry: Any) -> Any:
-    if isinstance(entry, Choice):
-        return tune.choice(list(range(len(entry.options))))
-    if isinstance(entry, Int):
-        return tune.randint(entry.low, entry.high + 1)
-    assert isinstance(entry, Uniform)
-    return (tune.loguniform if entry.log else tune.uniform)(entry.low, entry.high)
-
-
-Domains = Mapping[str, Any]
-
-
-def _hyperopt(
-    domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
-) -> Searcher:
-    from ray.tune.search.hyperopt import HyperOptSearch
-
-    searcher = HyperOptSearch(
-        points_to_evaluate=[dict(point) for point in first] or None,
-        n_initial_points=initial_points,
-        random_state_seed=seed,
-    )
-    searcher.set_search_properties(_SCORE, mode, dict(domains))
-    return searcher
-
-
-def _optuna(
-    domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
-) -> Searcher:
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    searcher = OptunaSearch(
-        sampler=optuna.samplers.TPESampler(n_startup_trials=initial_points, seed=seed),
-        points_to_evaluate=[dict(point) for point in first] or None,
-    )
-    searcher.set_search_properties(_SCORE, mode, dict(domains))
-    return searcher
-
-
-class RandomSearch(Searcher):
-    """Draws every configuration at random, after the points it was given."""
-
-    def __init__(self, domains: Domains, first: list[Point], seed: int) -> None:
-        super().__init__()
-        self._domains = domains
-        self._first = list(first)
-        self._random = np.random.RandomState(seed % 2**32)
-
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Draws a point."""
-        if self._first:
-            return dict(self._first.pop(0))
-        return {
-            path: domain.sample(random_state=self._random) for path, domain in self._domains.items()
-        }
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Learns nothing."""
-
-
-def _random(
-    domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
-) -> Searcher:
-    return RandomSearch(domains, first, seed)
-
-
-SEARCHERS: dict[str, Callable[[Domains, str, int, list[Point], int], Searcher]] = {
-    "hyperopt": _hyperopt,
-    "optuna": _optuna,
-    "random": _random,
-}

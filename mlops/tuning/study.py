@@ -258,7 +258,7 @@ def _make_ready(
 def _import_search(plan: Plan) -> None:
     importlib.import_module("mlops.tuning.execution")
     if plan.space is not None:
-        from mlops.tuning.search import import_searcher
+        from mlops.tuning.searchers import import_searcher
 
         import_searcher(plan.algorithm)
 
