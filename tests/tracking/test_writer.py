@@ -412,6 +412,8 @@ def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: s
     assert_study(module_store, parent, 12)
 
 
+@pytest.mark.parametrize("name", ["create_run", "log_batch", "set_terminated", "any"])
+@pytest.mark.parametrize("times", [1, 5])
 def test_a_store_that_comes_back_has_lost_nothing(
     name: str, times: int, module_store: Store, parent: str
 ) -> None:
