@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -127,15 +128,16 @@ class Ledger(Callback):
         row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
         row.seconds = ended["seconds"]
         # Not `leaders(1)`: sorting all trials at each one's end is a millisecond after 3,000.
-        if row.score is not None and (
-            self.best is None or self._order(row) < self._order(self.best)
-        ):
+        if row.score is not None and (self.best is None or self._rank(row) < self._rank(self.best)):
             self.best = row
 
     def leaders(self, n: int) -> list[Row]:
         """Returns the n best trials so far, duplicates left out."""
         scored = [r for r in self.rows.values() if r.score is not None and r.duplicate_of is None]
-        return sorted(scored, key=lambda row: rank(self.metric, row.score or 0.0, row.trial))[:n]
+        return heapq.nsmallest(n, scored, key=self._rank)
+
+    def _rank(self, row: Row) -> tuple[float, int]:
+        return rank(self.metric, row.score or 0.0, row.trial)
 
     def _settle_duplicates(self) -> None:
         for row in self.rows.values():

@@ -169,7 +169,7 @@ def name_by_time(job: str) -> str:
 
 
 def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str, Any]:
-    """Reads what a study that is to be resumed was begun with.
+    """Reads what a study that is to be resumed was begun with, but for the budgets of that run.
 
     Args:
         study: Its name; None for the last one.
@@ -181,7 +181,7 @@ def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str
     """
     record = resuming.recorded_study(_open_store(tracking), study)
     settings = {**record.settings, "study": record.name, "tracking": tracking.model_dump()}
-    return {**settings, "max_evals": max(record.ends)}
+    return {**settings, "max_evals": max(record.ends), "time_budget": None, "target": None}
 
 
 def _load(data: DataSettings, seed: int) -> Parts:

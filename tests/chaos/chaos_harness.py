@@ -58,10 +58,16 @@ class Driver:
         self.process.wait()
 
 
-def start(folder: Path, *flags: str, program: list[str] | None = None, **variables: str) -> Driver:
+def start(
+    folder: Path,
+    *flags: str,
+    program: list[str] | None = None,
+    log_folder: Path | None = None,
+    **variables: str,
+) -> Driver:
     """Starts a study in a folder."""
     words = [sys.executable, *(program or ["-m", "ray_jobs.tune"]), *STUDY, *flags]
-    log = folder / f"driver-{time.monotonic_ns()}.log"
+    log = (log_folder or folder) / f"driver-{time.monotonic_ns()}.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             words,

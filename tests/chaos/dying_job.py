@@ -1,14 +1,16 @@
 """Runs `ray_jobs.tune` until the n-th call of a function, and dies there by SIGKILL.
 
-python dying_job.py mlops.tracking.writer:RunWriter._create 7 after --max_evals 40 ...
+python dying_job.py mlops.tracking.child_run:ChildRun._create 7 after --max_evals 40 ...
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from mlops.console import leave, run_job
@@ -21,15 +23,15 @@ def die_at(target: str, call: int, when: str) -> None:
     owner: Any = importlib.import_module(module)
     for part in owners:
         owner = getattr(owner, part)
-    function, calls = getattr(owner, name), 0
+    function, counter, lock = getattr(owner, name), itertools.count(1), threading.Lock()
 
     def counted(*given: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and when == "before":
+        with lock:
+            mine = next(counter)
+        if mine == call and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = function(*given, **named)
-        if calls == call:
+        if mine == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 

@@ -1,8 +1,10 @@
-"""What a user does to a study: two drivers, Ctrl-C once and twice, other settings, more trials."""
+"""What a user does to a study: two drivers, kill, Ctrl-C once and twice, more trials."""
 
 from __future__ import annotations
 
+import random
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +67,26 @@ def test_a_study_is_extended(undisturbed: dict[int, Any], tmp_path: Path, uri: s
     assert table(uri) == undisturbed
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_timing_does_not_change_a_study(
-    workers: str, undisturbed: dict[int, Any], tmp_path: Path, uri: str
+def test_a_driver_killed_at_random_times(
+    undisturbed: dict[int, Any], tmp_path: Path, uri: str
 ) -> None:
-    """With the packs in flight on record; a new study would choose them by its workers."""
-    begun = start(tmp_path)
-    begun.wait_until_recorded()
-    begun.kill()
-    finish(tmp_path, "--resume", "--resources.workers", workers)
+    moments = random.Random(0)
+    resume: list[str] = []
+    deaths = 0
+    while deaths < 4:
+        driver = start(tmp_path, *resume)
+        driver.wait_until_recorded()
+        try:
+            driver.process.wait(moments.uniform(0, 2))
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            deaths += 1
+        else:  # it was quicker
+            assert driver.process.returncode == 0, driver.said()
+            break
+        resume = ["--resume"]
+    # With other workers, so that packs end in another order: the table is the same.
+    finish(tmp_path, "--resume", "--resources.workers", "1")
+    assert deaths
     assert table(uri) == undisturbed
+    assert versions(uri) == 1

@@ -3,61 +3,98 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_harness import Driver, finish, start, table, versions
+from chaos_harness import Driver, environment, finish, start, table, versions
+from servers import MlflowServer, ray_head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
-WRITER = "mlops.tracking.writer:RunWriter"
-RUN = "mlops.tracking.study_run:StudyRun"
+WRITER = "mlops.tracking.writer"
+CHILD = "mlops.tracking.child_run"
+RUN = "mlops.tracking.study_run"
 # (function, which call of it, whether it has been carried out). Each line is one study's deaths.
-MOMENTS = [
+BEFORE_A_SERVER = [
     [
-        (f"{RUN}._log_settings", 1, "before"),  # the study's run has just been made
-        (f"{WRITER}._create", 3, "after"),  # a child run without its params
-        (f"{WRITER}._send", 9, "before"),  # in the middle of a flush
-        ("mlops.tracking.study_run:log_model", 1, "before"),
-        ("mlops.tracking.study_run:log_model", 1, "after"),  # a model, not yet registered
+        (f"{RUN}:StudyRun._log_settings", 1, "before"),  # the study's run has just been made
+        (f"{CHILD}:ChildRun._create", 3, "after"),  # a child run without its params
+        (f"{CHILD}:ChildRun.send", 9, "before"),  # in the middle of a flush
+        (f"{RUN}:log_model", 1, "before"),
+        (f"{RUN}:log_model", 1, "after"),  # a model, not yet registered
     ],
     [
-        ("mlops.tracking.writer:log_batch", 5, "after"),  # values, but the run not ended
-        (f"{WRITER}._send_file", 1, "after"),
-        (f"{WRITER}._open_again", 1, "after"),
+        (f"{CHILD}:log_batch", 5, "after"),  # values, but the run not ended
+        (f"{WRITER}:RunWriter._send_file", 1, "after"),
+        (f"{CHILD}:ChildRun._open_again", 1, "after"),
         ("mlops.tracking.registry:register", 1, "after"),
         ("mlops.tracking.promotion:_crown", 1, "before"),
     ],
-    [
-        ("mlops.tracking.spool:Spool.add", 12, "before"),
-        ("mlops.tracking.spool:Spool.add", 14, "after"),
-        ("mlops.tracking.registry:_link_version", 1, "before"),
-        ("mlops.tracking.promotion:_crown", 1, "after"),
-        (f"{RUN}.end", 1, "before"),
-    ],
+]
+BEFORE_A_DATABASE = [
+    ("mlops.tracking.spool:Spool.add", 12, "before"),
+    (f"{WRITER}:record_whole", 1, "after"),  # runs on record, which the driver has not heard of
+    ("mlops.tracking.spool:Spool.add", 14, "after"),
+    (f"{WRITER}:record_whole", 2, "before"),
+    ("mlops.tracking.registry:_link_version", 1, "before"),
+    ("mlops.tracking.promotion:_crown", 1, "after"),
+    (f"{RUN}:StudyRun.end", 1, "before"),
 ]
 
 
-def die(folder: Path, moment: tuple[str, int, str], resume: list[str]) -> Driver:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict[str, str]]:
+    """One cluster for all drivers here, as variables: they come and go quicker than with their own.
+
+    Without a token, also where there is one in the user's home.
+    """
+    open_to_all = {"RAY_AUTH_MODE": "disabled"}
+    with ray_head(environment(**open_to_all)) as head:
+        yield {"RAY_ADDRESS": head.address, **open_to_all}
+
+
+def die(folder: Path, moment: tuple[str, int, str], resume: list[str], **variables: str) -> Driver:
     target, call, when = moment
     program = [str(HERE / "dying_job.py"), target, str(call), when]
-    driver = start(folder, *resume, program=program)
+    driver = start(folder, *resume, program=program, **variables)
     status = driver.process.wait(300)
     assert status == -signal.SIGKILL, f"{moment} never came: {driver.said()}"
     return driver
 
 
-@pytest.mark.parametrize("deaths", MOMENTS, ids=["making", "sending", "ending"])
-def test_at_the_nasty_moments(
-    deaths: list[tuple[str, int, str]], undisturbed: dict[int, Any], tmp_path: Path, uri: str
-) -> None:
+def die_and_finish(folder: Path, deaths: list[tuple[str, int, str]], **variables: str) -> None:
     resume: list[str] = []
     for moment in deaths:
-        die(tmp_path, moment, resume)
+        die(folder, moment, resume, **variables)
         resume = ["--resume"]
-    finish(tmp_path, "--resume")
+    finish(folder, "--resume", **variables)
+    assert not (folder / "studies").exists()
+
+
+@pytest.mark.parametrize("deaths", BEFORE_A_SERVER, ids=["making", "ending"])
+def test_at_the_nasty_moments_before_a_server(
+    deaths: list[tuple[str, int, str]],
+    undisturbed: dict[int, Any],
+    tmp_path: Path,
+    cluster: dict[str, str],
+) -> None:
+    (tmp_path / "server").mkdir()
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    try:
+        die_and_finish(tmp_path, deaths, MLFLOW_TRACKING_URI=server.uri, **cluster)
+        assert table(server.uri) == undisturbed
+        assert versions(server.uri) == 1
+    finally:
+        server.stop()
+
+
+def test_at_the_nasty_moments_before_a_database(
+    undisturbed: dict[int, Any], tmp_path: Path, uri: str, cluster: dict[str, str]
+) -> None:
+    die_and_finish(tmp_path, BEFORE_A_DATABASE, **cluster)
     assert table(uri) == undisturbed
     assert versions(uri) == 1
-    assert not (tmp_path / "studies").exists()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import servers
 
 from mlops.tracking.store import open_store
 
@@ -213,23 +213,9 @@ def test_mlproject_entries(
 
 @pytest.fixture
 def ray_head(environment: dict[str, str]) -> Iterator[int]:
-    """A cluster of one machine, as `ray start --head` makes it; yields the dashboard's port."""
-    ports = []
-    for _ in range(3):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            ports.append(free.getsockname()[1])
-    words = ["ray", "start", "--head", "--block", "--port", str(ports[0]), "--num-cpus", "2",
-             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports[1]),
-             "--dashboard-agent-listen-port", str(ports[2])]  # fmt: skip
-    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
-        for _ in range(120):
-            time.sleep(0.5)
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", ports[1])) == 0:
-                    break
-        yield ports[1]
-        process.terminate()
+    """A cluster of one machine; yields the dashboard's port."""
+    with servers.ray_head(environment) as head:
+        yield head.dashboard
 
 
 def submit(

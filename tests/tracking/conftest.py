@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
+from servers import MlflowServer, postgresql
 
 from mlops.tracking.probe import create_sqlite
 from mlops.tracking.store import Store, open_store
@@ -64,76 +60,16 @@ def sqlite_uri(empty_database: Path, tmp_path: Path) -> str:
 def server_uri(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / "mlflow.db")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={
-                **clean,
-                "MLFLOW_DISABLE_TELEMETRY": "true",
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            },
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/health", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(20)
-
-
-def postgres_command(*command: str) -> list[str]:
-    """A command of PostgreSQL's, which refuses to serve as root."""
-    return (
-        ["setpriv", "--reuid=nobody", "--clear-groups", *command] if not os.getuid() else [*command]
-    )
+    server = MlflowServer(folder)
+    server.start()
+    yield server.uri
+    server.stop(signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")
 def postgresql_uri() -> Iterator[str]:
-    if not shutil.which("initdb") or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("PostgreSQL is not installed here")
-    # Not in pytest's folder, which is closed to other users.
-    folder = Path(tempfile.mkdtemp(prefix="mlops-postgresql-"))
-    if not os.getuid():
-        shutil.chown(folder, "nobody")
-    data, port = folder / "data", free_port()
-    control = postgres_command("pg_ctl", "--pgdata", str(data), "--silent", "--wait")
-    try:
-        initdb = postgres_command("initdb", "--pgdata", str(data), "--auth=trust", "--username=me")
-        subprocess.run(initdb, cwd="/", check=True, capture_output=True)
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-        start = [*control, "--log", str(folder / "log"), "--options", options, "start"]
-        subprocess.run(start, cwd="/", check=True)
-        yield f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
-        subprocess.run([*control, "--mode=immediate", "stop"], cwd="/", check=True)
-    finally:
-        shutil.rmtree(folder)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urlopen(url, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise RuntimeError(f"mlflow server did not start (exit status {process.poll()})")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with postgresql() as uri:
+        yield uri
 
 
 @pytest.fixture(params=["sqlite", "server", "postgresql"])

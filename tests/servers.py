@@ -1,0 +1,135 @@
+"""Real servers on loopback: `mlflow server`, PostgreSQL, and a Ray cluster of one machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class MlflowServer:
+    """`mlflow server` on a port of its own, which may be stopped and started again.
+
+    Args:
+        folder: Where it keeps its log, its artifacts and, unless told otherwise, its database.
+        database: Another database's URI.
+    """
+
+    def __init__(self, folder: Path, database: str | None = None) -> None:
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{free_port()}"
+        self._database = database or f"sqlite:///{folder}/mlflow.db"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        port = self.uri.rpartition(":")[2]
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        command += ["--workers", "1", "--port", port, "--backend-store-uri", self._database]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**clean, **quiet},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 90
+        while not self._answers():
+            alive = self._process.poll() is None and time.monotonic() < deadline
+            assert alive, (self.folder / "server.log").read_text()
+            time.sleep(0.2)
+
+    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, how)
+            self._process.wait(20)
+            self._process = None
+
+    def _answers(self) -> bool:
+        with suppress(OSError), urlopen(f"{self.uri}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """PostgreSQL for as long as it is needed; yields the URI of an empty database."""
+    if not shutil.which("initdb") or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("PostgreSQL is not installed here")
+    # Not in pytest's folder, which is closed to other users: PostgreSQL refuses to serve as root.
+    folder = Path(tempfile.mkdtemp(prefix="mlops-postgresql-"))
+    as_nobody = []
+    if not os.getuid():
+        as_nobody = ["setpriv", "--reuid=nobody", "--clear-groups"]
+        shutil.chown(folder, "nobody")
+    data, port = str(folder / "data"), free_port()
+    control = [*as_nobody, "pg_ctl", "--pgdata", data, "--silent", "--wait"]
+    try:
+        made = [*as_nobody, "initdb", "--pgdata", data, "--auth=trust", "--username=me"]
+        subprocess.run(made, cwd="/", check=True, capture_output=True)
+        options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+        start = [*control, "--log", str(folder / "log"), "--options", options, "start"]
+        subprocess.run(start, cwd="/", check=True)
+        try:
+            yield f"postgresql+psycopg://me@127.0.0.1:{port}/postgres"
+        finally:
+            subprocess.run([*control, "--mode=immediate", "stop"], cwd="/", check=True)
+    finally:
+        shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """A Ray cluster of one machine.
+
+    Attributes:
+        address: For `RAY_ADDRESS`.
+        dashboard: The dashboard's port, which takes jobs.
+    """
+
+    address: str
+    dashboard: int
+
+
+@contextmanager
+def ray_head(environment: dict[str, str]) -> Iterator[RayHead]:
+    """A cluster as `ray start --head` makes it, for as long as it is needed."""
+    port, dashboard, agent = free_port(), free_port(), free_port()
+    words = ["ray", "start", "--head", "--block", "--port", str(port), "--num-cpus", "2",
+             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
+             "--dashboard-agent-listen-port", str(agent)]  # fmt: skip
+    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                    break
+            time.sleep(0.2)
+        try:
+            yield RayHead(f"127.0.0.1:{port}", dashboard)
+        finally:
+            process.terminate()
