@@ -19,6 +19,8 @@ from mlops.tracking.registry import CHAMPION
 from mlops.tracking.store import Store, explained
 
 HISTORY_TAG = "champions"
+# Of a version that has challenged: whom.
+CHALLENGED_TAG = "challenged"
 # MLflow cuts or refuses longer tags; as many promotions can be taken back.
 LONGEST_HISTORY = 100
 
@@ -47,6 +49,9 @@ def challenge(
     champion that was split otherwise may have, which counts in its favour. So a candidate that wins
     has won fairly, and one that loses may still be promoted by hand.
 
+    Each version challenges once: who resumes a study that has ended does not undo what was
+    decided by hand since.
+
     Args:
         store: Where the registry is.
         name: The registered model.
@@ -63,7 +68,10 @@ def challenge(
         return Promotion(version, before, "it is champion already")
     if before is None:
         _crown(store, name, version, None)
+        _note_challenge(store, name, version, "no champion")
         return Promotion(version, None, "there was no champion")
+    if _was_challenged(store, name, version):
+        return Promotion(before, before, f"version {version} has challenged before")
     try:
         champion = registry.load_version(store, name, before)
     except TrackingError as error:
@@ -75,10 +83,11 @@ def challenge(
     told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
     if _digest(champion) != _digest(candidate):
         told += ", which was trained on another table"
-    if not (new < old if metric.endswith("loss") else new > old):
-        return Promotion(before, before, told)
-    _crown(store, name, version, before)
-    return Promotion(version, before, told)
+    better = new < old if metric.endswith("loss") else new > old
+    if better:
+        _crown(store, name, version, before)
+    _note_challenge(store, name, version, f"version {before}")
+    return Promotion(version if better else before, before, told)
 
 
 def promote(
@@ -132,6 +141,16 @@ def rollback(store: Store, name: str) -> Promotion:
 def _digest(model: registry.RegisteredModel) -> str | None:
     digest: str | None = model.card.get("data", {}).get("digest")  # a card may be empty
     return digest
+
+
+def _was_challenged(store: Store, name: str, version: int) -> bool:
+    with explained(store):
+        return CHALLENGED_TAG in store.client.get_model_version(name, str(version)).tags
+
+
+def _note_challenge(store: Store, name: str, version: int, by: str) -> None:
+    with explained(store):
+        store.client.set_model_version_tag(name, str(version), CHALLENGED_TAG, by)
 
 
 def _crown(store: Store, name: str, version: int, before: int | None) -> None:

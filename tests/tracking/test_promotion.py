@@ -131,6 +131,16 @@ def test_rolling_back_walks_through_the_earlier_champions(store: Store) -> None:
     assert champion(store) == versions[0]
 
 
+def test_what_was_decided_by_hand_stays_so_when_a_study_is_resumed(sqlite_store: Store) -> None:
+    first, second = register(sqlite_store, 0.5), register(sqlite_store, 0.9)
+    challenge(sqlite_store, first)
+    assert challenge(sqlite_store, second).champion == second
+    promotion.rollback(sqlite_store, "mlp")
+    told = f"version {second} has challenged before"
+    assert challenge(sqlite_store, second) == Promotion(first, first, told)
+    assert champion(sqlite_store) == first
+
+
 def test_rolling_back_further_than_there_were_champions(sqlite_store: Store) -> None:
     with pytest.raises(TrackingError, match="mlp"):
         promotion.rollback(sqlite_store, "mlp")
