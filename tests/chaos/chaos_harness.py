@@ -15,7 +15,8 @@ from typing import Any
 from mlops.nn.records import METRIC_NAMES
 from mlops.tracking.store import open_store
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 TRIALS = 40
 # Packs of four trials: ten of them, so that a driver dies with some done, some under way.
 STUDY = ["--study", "chaos", "--max_evals", str(TRIALS), "--epochs", "40", "--pack_size", "4"]
@@ -78,6 +79,12 @@ def start(
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     return Driver(process, log)
+
+
+def start_with(workers: str, folder: Path, *flags: str) -> Driver:
+    """Starts a study with workers of `odd_workers`."""
+    path = os.pathsep.join([str(ROOT), str(HERE)])
+    return start(folder, *flags, program=[str(HERE / "odd_job.py"), workers], PYTHONPATH=path)
 
 
 def finish(folder: Path, *flags: str, status: int = 0, **variables: str) -> Driver:

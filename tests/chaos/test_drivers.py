@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_harness import finish, start, table, versions
+from chaos_harness import finish, start, start_with, table, versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -63,7 +63,8 @@ def test_a_study_is_extended(undisturbed: dict[int, Any], tmp_path: Path, uri: s
     assert "data: must be the table that `chaos` was begun with" in changed.said()
     assert len(table(uri)) == 24
 
-    finish(tmp_path, "--resume", "--max_evals", "40")
+    # With one worker instead of two; the packs in flight are on record.
+    finish(tmp_path, "--resume", "--max_evals", "40", "--resources.workers", "1")
     assert table(uri) == undisturbed
 
 
@@ -85,8 +86,9 @@ def test_a_driver_killed_at_random_times(
             assert driver.process.returncode == 0, driver.said()
             break
         resume = ["--resume"]
-    # With other workers, so that packs end in another order: the table is the same.
-    finish(tmp_path, "--resume", "--resources.workers", "1")
+    # Packs end in any order: the table is the same.
+    driver = start_with("DelayedTrial", tmp_path, "--resume")
+    assert driver.process.wait(200) == 0, driver.said()
     assert deaths
     assert table(uri) == undisturbed
     assert versions(uri) == 1

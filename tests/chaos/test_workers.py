@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
-from chaos_harness import ROOT, TRIALS, finish, start, table
-from poison import HANGS, KILLS, RAISES
+from chaos_harness import TRIALS, finish, start, start_with, table
+from odd_workers import HANGS, KILLS, RAISES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,10 +49,8 @@ def test_a_worker_killed_every_few_seconds(
 def test_poisonous_trials_take_no_neighbour_with_them(
     undisturbed: dict[int, Any], tmp_path: Path, uri: str
 ) -> None:
-    path = os.pathsep.join([str(ROOT), str(HERE)])
-    program = [str(HERE / "poisoned_job.py")]
     flags = ["--max_failures", "1", "--trial_timeout", "5"]
-    driver = start(tmp_path, *flags, program=program, PYTHONPATH=path)
+    driver = start_with("PoisonedTrial", tmp_path, *flags)
     assert driver.process.wait(400) == 0, driver.said()
     found = table(uri)
     assert len(found) == TRIALS

@@ -1,8 +1,9 @@
-"""Workers that die, raise or hang over a trial. This must be importable where workers run."""
+"""Workers that die, raise or hang over a trial, or take their time. Importable in them."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 from typing import Any
@@ -24,4 +25,12 @@ class PoisonedTrial(PackTrial):
                     raise ArithmeticError("on purpose")
                 case number if number == HANGS:
                     time.sleep(1000)
+        return super()._step()
+
+
+class DelayedTrial(PackTrial):
+    """Takes up to a second longer, so that packs end in any order."""
+
+    def _step(self) -> dict[str, Any]:
+        time.sleep(random.uniform(0, 1))
         return super()._step()
