@@ -101,7 +101,17 @@ def best_accuracy(result: dict[str, Any]) -> float:
 
 
 def write_table(path: Path) -> None:
-    """Write a task on which configurations differ: four classes that overlap.
+    """Write the task as a table."""
+    x, y = make_task()
+    header = ",".join([*(f"feature_{i}" for i in range(x.shape[1])), "target"])
+    formats = ["%.6g"] * x.shape[1] + ["%d"]
+    np.savetxt(
+        path, np.column_stack([x, y]), delimiter=",", header=header, comments="", fmt=formats
+    )
+
+
+def make_task() -> tuple[np.ndarray, np.ndarray]:
+    """Make a task on which configurations differ: four classes that overlap.
 
     3,000 rows give 480 for validation, a step of 0.2 points. The table is fixed; only the study's
     seed changes.
@@ -115,11 +125,7 @@ def write_table(path: Path) -> None:
         flip_y=0.05,
         random_state=0,
     )
-    header = ",".join([*(f"feature_{i}" for i in range(x.shape[1])), "target"])
-    formats = ["%.6g"] * x.shape[1] + ["%d"]
-    np.savetxt(
-        path, np.column_stack([x, y]), delimiter=",", header=header, comments="", fmt=formats
-    )
+    return x, y
 
 
 if __name__ == "__main__":
