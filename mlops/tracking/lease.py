@@ -53,13 +53,13 @@ class Lease:
             TrackingError: The store cannot be asked.
         """
         with explained(self._store):
-            holder = self._read()
+            holder = self._other()
             if holder is not None and self._lives(holder, study):
                 raise _taken(study, holder)
             self._write()
             time.sleep(SETTLING_SECONDS)
-            holder = self._read()
-            if holder is not None and holder["id"] != self._mine["id"]:
+            holder = self._other()
+            if holder is not None:
                 raise _taken(study, holder)
         self._thread.start()
         return self
@@ -105,11 +105,16 @@ class Lease:
         while not self._ending.wait(RENEWAL_SECONDS):
             # A store that is down keeps others out too.
             with suppress(Exception):
-                holder = self._read()
-                if holder is not None and holder["id"] != self._mine["id"]:
+                holder = self._other()
+                if holder is not None:
                     self._lost = holder["host"]
                     return
                 self._write()
+
+    def _other(self) -> dict[str, Any] | None:
+        """Reads who else holds the study."""
+        holder = self._read()
+        return None if holder is None or holder["id"] == self._mine["id"] else holder
 
     def _read(self) -> dict[str, Any] | None:
         tags = self._store.client.get_run(self._run_id).data.tags

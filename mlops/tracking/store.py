@@ -10,12 +10,12 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mlops.errors import TrackingError, first_line
 from mlops.tracking.probe import (
@@ -31,8 +31,13 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
 
+T = TypeVar("T")
+
 DEFAULT_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "mlops-classification"
+# Seconds after which what a store has refused is tried again, and for how long.
+RETRY_SECONDS = 1.0
+PATIENCE_SECONDS = 30.0
 _DATABASES = ("postgresql", "mysql", "mssql")
 _IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 _QUIETED = ("mlflow", "alembic", "sqlalchemy")
@@ -102,11 +107,15 @@ class Store:
         return without_password(self.uri)
 
 
-def prepare_environment() -> None:
+def prepare_environment(retries: int = 2) -> None:
     """Quietens MLflow and shortens its patience, unless the user has set otherwise.
 
     MLflow reads these from the environment, some when it is imported, and child processes should
     agree.
+
+    Args:
+        retries: How often MLflow repeats a request. None where something is created: a request
+            whose answer was lost would be carried out twice.
     """
     # What it would log at length we raise in a line.
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")
@@ -114,8 +123,8 @@ def prepare_environment() -> None:
     os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # MLflow would repeat a request seven times with doubling waits; the writer tries by itself.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    # MLflow would repeat a request seven times with doubling waits.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(retries))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
@@ -204,6 +213,23 @@ def explained(store: Store) -> Iterator[None]:
             f"the MLflow store must accept the record, got from {store.display_uri} "
             f"({first_line(error)}); see to the store, and to room on its disk"
         ) from error
+
+
+def patiently(store: Store, action: Callable[[], T]) -> T:
+    """Does what may be done twice, again while the store does not take it, for half a minute.
+
+    Raises:
+        TrackingError: It still does not.
+    """
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with explained(store):
+                return action()
+        except TrackingError:
+            if time.monotonic() > give_up:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,18 @@ from mlops.tracking.record import (
     study_exists,
 )
 from mlops.tracking.spool import Spool
-from mlops.tracking.store import Store, active_run_from_environment, explained
+from mlops.tracking.store import Store, active_run_from_environment, explained, patiently
 from mlops.tracking.writer import WEIGHTS_FOLDER, weights_name
 
 if TYPE_CHECKING:
     import numpy as np
+    from mlflow.entities import Run
 
     from mlops.data.table import Parts
     from mlops.tracking.pyfunc import Predictor
 
+# Tells the run that this process has made from another study's of the same name.
+ORIGIN_TAG = "origin"
 # MLflow cuts longer values.
 LONGEST_PARAM = 6000
 
@@ -78,30 +82,23 @@ class StudyRun:
             InputError: There is a study of this name, or the spool cannot be written.
             TrackingError: The store does not take it.
         """
-        client = store.client
-        if study_exists(store, study):
+        if patiently(store, lambda: study_exists(store, study)):
             raise _exists(study)
         own = {"study": study, "data_digest": parts.digest, ENDS_TAG: str(max_evals)}
         tags = {**own, **{name: str(value) for name, value in packing.items()}}
-        given = active_run_from_environment()
-        if given is None:
-            run = client.create_run(store.experiment_id, tags=tags, run_name=study)
-        else:
-            run = client.get_run(given)
-            client.update_run(given, name=study)
-            for name, value in tags.items():
-                client.set_tag(given, name, value)
+        origin = uuid.uuid4().hex
+        run = patiently(store, lambda: _make_run(store, study, {**tags, ORIGIN_TAG: origin}))
         made = cls(store, run.info.run_id, study, parts, spool)
         try:
-            made._lease.take(study)
-            if is_younger(store, study, made.run_id):
+            patiently(store, lambda: made._lease.take(study))
+            if patiently(store, lambda: is_younger(store, study, made.run_id)):
                 raise _exists(study)
             spool.open(made.run_id)
             # What `mlflow run` has recorded as text cannot be recorded again in other words.
-            made._log_settings(settings, besides=run.data.params)
+            patiently(store, lambda: made._log_settings(settings, besides=run.data.params))
         except InputError:
             made._lease.release()
-            client.delete_run(made.run_id)
+            store.client.delete_run(made.run_id)
             raise
         except BaseException as error:
             with suppress(TrackingError):
@@ -172,8 +169,11 @@ class StudyRun:
         if isinstance(error, KeyboardInterrupt):
             status = "KILLED"
         try:
-            with explained(self.store):
-                self._client.set_terminated(self.run_id, status)
+            if error is None:
+                patiently(self.store, lambda: self._client.set_terminated(self.run_id, status))
+            else:
+                with explained(self.store):
+                    self._client.set_terminated(self.run_id, status)
         finally:
             self._lease.release()
 
@@ -221,10 +221,12 @@ class StudyRun:
         Returns:
             What the job reports: scores, model and version.
         """
-        self._client.set_tag(self.run_id, "best_trial", str(best["trial"]))
-        for name, value in best["params"].items():
-            # Not parameters, which cannot change when a study is extended.
-            self._client.set_tag(self.run_id, f"best_{name}", str(value))
+        from mlflow.entities import RunTag
+
+        # Not parameters, which cannot change when a study is extended.
+        told = {"trial": best["trial"], **best["params"]}
+        tags = [RunTag(f"best_{name}", str(value)) for name, value in told.items()]
+        self._client.log_batch(self.run_id, tags=tags)
         self._client.log_dict(self.run_id, dict(best), "best_trial.json")
         log_confusion_matrix(self.store, self.run_id, confusion, predictor.classes)
         version, uri = registry.registered(
@@ -281,6 +283,20 @@ class StudyRun:
             description=description,
         )
         return version, model.uri
+
+
+def _make_run(store: Store, study: str, tags: Mapping[str, str]) -> Run:
+    """Makes a run, unless a try whose answer was lost has done so."""
+    client = store.client
+    given = active_run_from_environment()
+    if given is not None:
+        client.update_run(given, name=study)
+        for name, value in tags.items():
+            client.set_tag(given, name, value)
+        return client.get_run(given)
+    query = f"tags.{ORIGIN_TAG} = '{tags[ORIGIN_TAG]}'"
+    made = client.search_runs([store.experiment_id], query, max_results=1)
+    return made[0] if made else client.create_run(store.experiment_id, tags=tags, run_name=study)
 
 
 def _exists(study: str) -> InputError:

@@ -18,6 +18,7 @@ from mlops.errors import TrackingError
 from mlops.tracking.child_run import ChildRun
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
+from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS
 from mlops.tracking.whole import record_whole, takes_whole_runs
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
     from mlops.tracking.study_run import StudyRun
     from mlops.tracking.whole import WholeRun
 
-# Seconds after which a failed write is tried again.
-RETRY_SECONDS = 1.0
-# Seconds that `close` goes on trying when the store does not answer.
-CLOSE_SECONDS = 30.0
 # Requests to a server at the same time: its answers may take seconds.
 SENDERS = 8
 # Metrics, params and tags in a transaction: it keeps other writers of an SQLite store waiting.
@@ -155,7 +152,7 @@ class RunWriter:
                 # What is queued is carried out first, so that more can be sent together.
                 self._flush()
         self._interrupt_rest()
-        give_up = time.monotonic() + CLOSE_SECONDS
+        give_up = time.monotonic() + PATIENCE_SECONDS
         while not self._flush(everything=True) and time.monotonic() < give_up:
             time.sleep(RETRY_SECONDS)
 

@@ -18,7 +18,7 @@ from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
 from mlops.tracking.spool import Spool, study_folder
-from mlops.tracking.store import explained, open_store, prepare_environment
+from mlops.tracking.store import explained, open_store, patiently, prepare_environment
 from mlops.tuning import packing, resuming
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def run(
         KeyboardInterrupt: If the user stopped it; what was done is recorded.
     """
     started = time.monotonic()
-    prepare_environment()
+    prepare_environment(retries=0)
     with ExitStack() as stack:
         # Libraries may print; stdout is for the job's result alone.
         stack.enter_context(redirect_stdout(sys.stderr))
@@ -271,6 +271,7 @@ def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
 
 
 def _open_store(tracking: TrackingSettings) -> Store:
+    prepare_environment(retries=0)
     return open_store(tracking.uri, tracking.experiment)
 
 
@@ -298,12 +299,10 @@ def _begin(
     from mlops.tracking.study_run import StudyRun
 
     def make() -> StudyRun:
-        store = ready.opening.result()
-        with explained(store):
-            divided = asdict(ready.packing)
-            return StudyRun.create(
-                store, plan.name, resolved, ready.parts, divided, plan.max_evals, spool
-            )
+        store, divided = ready.opening.result(), asdict(ready.packing)
+        return StudyRun.create(
+            store, plan.name, resolved, ready.parts, divided, plan.max_evals, spool
+        )
 
     if ready.record is None:
         return background.submit(make), resuming.Before()
@@ -374,8 +373,8 @@ def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packin
 
 
 def _log_trials(ledger: Ledger, study_run: StudyRun) -> None:
-    with explained(study_run.store):
-        study_run.log_trials([row.to_dict() for row in ledger.ordered()])
+    rows = [row.to_dict() for row in ledger.ordered()]
+    patiently(study_run.store, lambda: study_run.log_trials(rows))
 
 
 def _log_best(
@@ -394,15 +393,20 @@ def _log_best(
     )
     metrics, confusion = scoring.score(predictor, parts)
     store = study_run.store
-    with explained(store):
-        logged = study_run.log_best(best.to_dict(), predictor, metrics, confusion, model_name)
+    row = best.to_dict()
+    logged = patiently(
+        store, lambda: study_run.log_best(row, predictor, metrics, confusion, model_name)
+    )
     score = ledger.metric.removeprefix("val_")
-    promoted = promotion.challenge(
+    promoted = patiently(
         store,
-        model_name,
-        logged["model"]["version"],
-        f"test_{score}",
-        lambda model: scoring.score_part(model, parts.test)[0][score],
+        lambda: promotion.challenge(
+            store,
+            model_name,
+            logged["model"]["version"],
+            f"test_{score}",
+            lambda model: scoring.score_part(model, parts.test)[0][score],
+        ),
     )
     return {"best": best.to_dict(), **logged, "promotion": asdict(promoted)}
 

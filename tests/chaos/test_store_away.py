@@ -78,7 +78,7 @@ def test_a_server_that_answers_after_2_seconds_or_with_500(
     with proxy_to(server.uri) as proxy:
         proxy.delay = 2.0
         driver = start(tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
-        driver.wait_for("best")
+        driver.wait_until_recorded()
         proxy.broken = True
         time.sleep(10)
         proxy.broken = False
@@ -87,6 +87,17 @@ def test_a_server_that_answers_after_2_seconds_or_with_500(
         assert proxy.refused
     assert table(server.uri) == undisturbed
     assert versions(server.uri) == 1
+
+
+def test_a_server_whose_answers_get_lost(
+    undisturbed: dict[int, Any], tmp_path: Path, server: MlflowServer
+) -> None:
+    """What was created without our hearing of it is not created again."""
+    with proxy_to(server.uri) as proxy:
+        proxy.losing = True
+        finish(tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+        assert proxy.lost > len(undisturbed) / 4
+    assert table(server.uri) == undisturbed
 
 
 def test_a_database_locked_for_15_seconds(

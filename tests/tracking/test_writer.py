@@ -494,7 +494,7 @@ def test_a_store_that_is_dead_is_said_so_at_the_end(
     parent: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(writer_module, "PATIENCE_SECONDS", 0.3)
     client = Client(module_store.client, before=interfere)
     writer = RunWriter(made(through(module_store, client), parent), {})
     write_study(writer)
@@ -512,7 +512,7 @@ def test_a_store_that_is_dead_is_said_so_at_the_end(
 def test_the_error_shows_no_password(
     module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.0)
+    monkeypatch.setattr(writer_module, "PATIENCE_SECONDS", 0.0)
     client = Client(module_store.client, before=failing(float("inf")))
     guarded = replace(module_store, uri="postgresql://me:secret@db/mlflow")
     writer = RunWriter(made(through(guarded, client), parent), {})
@@ -528,7 +528,7 @@ def test_one_run_that_is_refused_does_not_hold_up_the_others(
 ) -> None:
     """Somebody deletes a run of the study under way."""
     monkeypatch.setattr(child_run, "FLUSH_SECONDS", 0.02)
-    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(writer_module, "PATIENCE_SECONDS", 0.3)
     writer = RunWriter(made(module_store, parent), {})
     writer.start(0, PARAMS, {"pack": "0"})
     writer.record(records(0, 1))
