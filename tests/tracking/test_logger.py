@@ -371,7 +371,7 @@ class Nobody:
 def test_tunes_loop_is_not_held_up_by_a_dead_store(
     module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(writer_module, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.02)
     dead = replace(module_store)
     vars(dead)["client"] = Nobody()
