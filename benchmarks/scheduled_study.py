@@ -82,9 +82,9 @@ class TimedTrial(PackTrial):
 class TimedLogger(StudyLogger):
     """Notes how long the record takes when the search is over."""
 
-    def close(self) -> None:
+    def close(self, *reason: str) -> None:
         began = time.monotonic()
-        super().close()
+        super().close(*reason)
         LINE.closing = time.monotonic() - began
 
 
