@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ def search(
     spool: Spool,
     title: str,
     deadline: float | None,
+    when_proposed: Callable[[], None],
 ) -> tuple[Ledger, Stop]:
     """Runs all trials of a study, or those that are left of it, and records them.
 
@@ -60,6 +62,7 @@ def search(
         spool: Where the record is kept until it is sent.
         title: What the progress display is headed.
         deadline: When to stop, by `time.monotonic`; None for never.
+        when_proposed: Called once when nothing is left to be proposed: this process has time then.
 
     Returns:
         The table of trials with the best one's weights, and what ended the search.
@@ -80,6 +83,7 @@ def search(
         seed=plan.seed,
         recorded=before.to_keep,
         ends=before.ends,
+        when_proposed=when_proposed,
     )
     options = PackOptions(
         seed=plan.seed,
@@ -122,6 +126,7 @@ def search(
                     verbose=0,
                 )
         finally:
+            when_proposed()
             reason = stop.reason or "the study was stopped"
             ledger.close(reason)
             logger.close(reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
@@ -75,6 +75,7 @@ class PackSearch(Searcher):
         seed: The study's seed.
         recorded: The trials on record.
         ends: What `max_evals` was before.
+        when_proposed: Called when nothing is left to be proposed.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class PackSearch(Searcher):
         seed: int = 0,
         recorded: Mapping[int, TrialRecord] = MappingProxyType({}),
         ends: Iterable[int] = (),
+        when_proposed: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self._space, self._default = space, default
@@ -108,6 +110,7 @@ class PackSearch(Searcher):
         self._scores = {n: t.result["score"] for n, t in recorded.items() if t.result is not None}
         self._ended: set[int] = set()
         self._parts = deque(_parts(max_evals, packing.pack_size, ends))
+        self._when_proposed = when_proposed
         self._next: dict[str, Any] | None = None
         self._alone: deque[dict[str, Any]] = deque()
         self._packs_told = 0
@@ -168,6 +171,8 @@ class PackSearch(Searcher):
             if len(self._proposals.trials) <= numbers[0] and not self._propose_pack():
                 return None
             self._parts.popleft()
+            if not self._parts:
+                self._when_proposed()
             trials = self._proposals.trials[numbers.start : numbers.stop]
             for trial in trials:
                 _check_same(trial, self._recorded.get(trial["number"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -129,9 +130,11 @@ def run(
         record = _record(plan, tracking, resolved) if plan.resume else None
         ready = _make_ready(plan, data, tracking, connection, background, record)
         beginning, before = _begin(plan, ready, resolved, spool, background)
-        warming = background.submit(_warm_up_model)
+        proposed = threading.Event()
+        stack.callback(proposed.set)
+        warming = background.submit(_warm_up_model, proposed)
         with _ended(beginning, plan):
-            ledger, stop = _search(plan, ready, beginning, before, spool, started)
+            ledger, stop = _search(plan, ready, beginning, before, spool, started, proposed)
             study_run = beginning.result()
             _log_trials(ledger, study_run)
             if stop.by_user:
@@ -275,12 +278,20 @@ def _open_store(tracking: TrackingSettings) -> Store:
     return open_store(tracking.uri, tracking.experiment)
 
 
-def _warm_up_model() -> None:
+def _warm_up_model(proposed: threading.Event) -> None:
+    """Imports what the model needs, when the searcher, in the same process, has no more to do."""
+    _collect_garbage()
+    proposed.wait()
+    gc.disable()
     from mlops.tracking import model, pictures
 
     model.warm_up()
     pictures.warm_up()
-    # What was imported stays, and need not be searched.
+    _collect_garbage()
+
+
+def _collect_garbage() -> None:
+    """Searches for garbage again, but not among what was imported, which stays."""
     gc.freeze()
     gc.enable()
 
@@ -348,13 +359,23 @@ def _search(
     before: resuming.Before,
     spool: Spool,
     started: float,
+    proposed: threading.Event,
 ) -> tuple[Ledger, Stop]:
     from mlops.tuning.execution import search
 
     title = _title(plan, ready.parts)
     deadline = None if plan.time_budget is None else started + plan.time_budget
     return search(
-        plan, ready.packing, ready.workers, ready.rows, study_run, before, spool, title, deadline
+        plan,
+        ready.packing,
+        ready.workers,
+        ready.rows,
+        study_run,
+        before,
+        spool,
+        title,
+        deadline,
+        proposed.set,
     )
 
 
