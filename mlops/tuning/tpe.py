@@ -25,7 +25,7 @@ from ray.tune.search.hyperopt import HyperOptSearch
 POINTS_A_MODEL = 8
 TRIALS_A_POINT = 128
 # Trials that a model is built from: the most recent ones, and the best of all.
-RECENT = 200
+RECENT = 400
 # hyperopt calls ceil(GAMMA * sqrt(trials)) trials good, and never more than BEST of them.
 GAMMA = 0.25
 BEST = 25
