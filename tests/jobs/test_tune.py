@@ -398,6 +398,19 @@ def test_a_worker_that_dies_each_time_fails_its_trials_and_says_why(
     assert "its worker process has died" in reasons.pop()
 
 
+def test_a_spent_time_budget_ends_a_study_with_its_best_model(store: Store) -> None:
+    flags = ["--max_evals", 20000, "--pack_size", 4, "--study", "budget"]
+    result = study(*flags, "--time_budget", 15)
+    assert result["stopped"] == "the time_budget was spent"
+    assert result["trials"] < 20000
+    assert result["model"]["version"]
+    runs = children(store, result["run_id"])
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+    reasons = {run.data.tags.get("reason") for run in runs if run.info.status == "KILLED"}
+    assert reasons <= {"the time_budget was spent"}
+    assert store.client.get_run(result["run_id"]).info.status == "FINISHED"
+
+
 def test_more_workers_than_fit_is_refused(store: Store, capsys: pytest.CaptureFixture) -> None:
     before = len(store.client.search_runs([store.experiment_id]))
     assert run_job(lambda: study("--max_evals", 2, "--resources.workers", 999)) == 2
