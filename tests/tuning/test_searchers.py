@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from ray.tune.search.hyperopt import HyperOptSearch
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.space import SearchSpace
+from mlops.tracking.record import TrialRecord
 from mlops.tuning import tpe
 from mlops.tuning.packing import Packing
 from mlops.tuning.search import PackSearch
@@ -295,11 +297,8 @@ def test_the_same_study_proposes_the_same(space: SearchSpace, how: str) -> None:
     assert run(None, seed=2)[5:] != run(None)[5:]
 
 
-@SPACES
-def test_timing_does_not_change_a_long_search(
-    space: SearchSpace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By packs, with parts of several points and trials forgotten."""
+def use_short_memory(space: SearchSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `short` a searcher that proposes several points a model and forgets soon."""
 
     def short_memory(
         domains: Any, mode: str, initial_points: int, first: list[Params], seed: int
@@ -309,6 +308,15 @@ def test_timing_does_not_change_a_long_search(
         )
 
     monkeypatch.setitem(SEARCHERS, "short", short_memory)
+
+
+@SPACES
+def test_timing_does_not_change_a_long_search(
+    space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By packs, with parts of several points and trials forgotten."""
+
+    use_short_memory(space, monkeypatch)
 
     def run(order: random.Random | None) -> list[Params]:
         packing = Packing(6, 3)
@@ -333,6 +341,49 @@ def test_timing_does_not_change_a_long_search(
     assert len(in_turn) == 20
     for shuffle in range(3):
         assert run(random.Random(shuffle)) == in_turn
+
+
+@pytest.mark.parametrize("end", [36, 37, 39, 41])
+def test_an_extended_long_search_is_the_one_asked_for_at_once(
+    end: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the first one ended, within a pack and within the points of one model."""
+    use_short_memory(SPACE, monkeypatch)
+    options: dict[str, Any] = {"packing": Packing(6, 2), "workers": 1, "algorithm": "short"}
+
+    def run(search: PackSearch) -> list[Params]:
+        trials = []
+        while isinstance(pack := search.suggest("pack"), dict):
+            trials += pack["trials"]
+            trained = [t for t in pack["trials"] if t["duplicate_of"] is None]
+            scores = [[t["number"], -t["params"]["learning_rate"]] for t in trained]
+            search.on_trial_complete("pack", {"scores": scores})
+        return trials
+
+    at_once = run(PackSearch(SPACE, DEFAULT, max_evals=60, **options))
+    first = run(PackSearch(SPACE, DEFAULT, max_evals=end, **options))
+    assert first == at_once[:end]
+    recorded = {
+        trial["number"]: TrialRecord(
+            json.loads(json.dumps(trial["params"])),
+            duplicate_of=trial["duplicate_of"],
+            result={"score": -trial["params"]["learning_rate"]},
+        )
+        for trial in first
+    }
+    proposed: list[str] = []
+    extended = PackSearch(
+        SPACE,
+        DEFAULT,
+        max_evals=60,
+        recorded=recorded,
+        ends=[end],
+        when_proposed=lambda: proposed.append("all"),
+        **options,
+    )
+    assert not proposed
+    assert run(extended) == at_once[end:]
+    assert proposed == ["all"]
 
 
 def test_a_long_search_learns() -> None:
