@@ -26,6 +26,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class MlflowServer:
     """`mlflow server` on a port of its own, which may be stopped and started again.
 
@@ -119,17 +124,17 @@ class RayHead:
 def ray_head(environment: dict[str, str]) -> Iterator[RayHead]:
     """A cluster as `ray start --head` makes it, for as long as it is needed."""
     port, dashboard, agent = free_port(), free_port(), free_port()
-    words = ["ray", "start", "--head", "--block", "--port", str(port), "--num-cpus", "2",
+    ray = str(Path(sys.executable).with_name("ray"))  # not the one on the path, if any
+    words = [ray, "start", "--head", "--block", "--port", str(port), "--num-cpus", "2",
              "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
              "--dashboard-agent-listen-port", str(agent)]  # fmt: skip
     with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                    break
-            time.sleep(0.2)
         try:
+            while not _listens(dashboard):
+                assert process.poll() is None, f"ray start exited with {process.returncode}"
+                assert time.monotonic() < deadline, "ray start took longer than 60 s"
+                time.sleep(0.2)
             yield RayHead(f"127.0.0.1:{port}", dashboard)
         finally:
             process.terminate()
