@@ -3,7 +3,7 @@
     MLmodel  requirements.txt  conda.yaml  python_env.yaml  input_example.json
     predictor/       what `mlops.tracking.pyfunc` reads: safetensors and JSON, with the model's card
     data/model.pt2   the exported network, for `mlflow.pytorch.load_model`
-    code/mlops/      this package, so that the model loads where it is not installed
+    code/mlops/      the part of this package that predicts: it need not be installed to load one
     checksums.json   SHA-256 of every other file; its own is the tag `sha256` of the model
 
 MLflow's loaders put code/ before all else on the path and import from it; `registry.load_version`
@@ -45,6 +45,21 @@ NAME = "model"
 PREDICTOR = "predictor"
 EXAMPLE_ROWS = 5
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+# The part of this package that a model needs to predict.
+CODE = (
+    "__init__",
+    "errors",
+    "hyperparameters",
+    "data/__init__",
+    "data/columns",
+    "data/encoders",
+    "data/features",
+    "nn/__init__",
+    "nn/activations",
+    "nn/mlp",
+    "tracking/__init__",
+    "tracking/pyfunc",
+)
 
 
 @dataclass(frozen=True)
@@ -201,10 +216,7 @@ def _save(
     import torch
     from mlflow.models import Model
 
-    package = Path(pyfunc.__file__).parents[1]
-    # A model that is loaded predicts; it need not tune, or serve itself.
-    unused = shutil.ignore_patterns("__pycache__", "serving", "tuning")
-    shutil.copytree(package, folder / "code" / package.name, ignore=unused)
+    _write_code(folder / "code")
     (folder / "data").mkdir()
     torch.export.save(export(predictor.mlp, predictor.encoder.width), folder / "data" / "model.pt2")
     pyfunc.write(folder / PREDICTOR, predictor, card)
@@ -228,6 +240,14 @@ def _save(
     model.saved_input_example_info = _write_example(folder, example.head(EXAMPLE_ROWS))
     model.model_size_bytes = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     return model
+
+
+def _write_code(folder: Path) -> None:
+    package = Path(pyfunc.__file__).parents[1]
+    for module in CODE:
+        target = folder / package.name / f"{module}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(package / f"{module}.py", target)
 
 
 def export(network: Module, n_features: int) -> ExportedProgram:

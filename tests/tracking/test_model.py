@@ -220,11 +220,15 @@ def test_a_model_loads_where_this_package_is_not_installed(
         "print(mlflow.pytorch.load_model(sys.argv[1]) is not None)\n"
         "import mlops\n"
         "print(mlops.__file__)\n"
+        "print(*(name for name in sys.modules if name.partition('.')[0] == 'mlops'))\n"
     )
     done = python_elsewhere(code, logged.location, repository=False)
     assert done.returncode == 0, done.stderr
-    predicted, network, origin = done.stdout.splitlines()
+    predicted, network, origin, modules = done.stdout.splitlines()
     assert Path(origin).is_relative_to(logged.location)
+    # All that it has with it is needed.
+    names = ("mlops/" + module.removesuffix("__init__") for module in model.CODE)
+    assert set(modules.split()) == {name.strip("/").replace("/", ".") for name in names}
     assert network == "True"
     expected = json.loads(made.predict(pd.read_json("rows.json")).to_json())
     assert json.loads(predicted)["label"] == expected["label"]
