@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TRIALS = 40
 # Packs of four trials: ten of them, so that a driver dies with some done, some under way.
-STUDY = ["--study", "chaos", "--max_evals", str(TRIALS), "--epochs", "40", "--pack_size", "4"]
+STUDY = ["--study", "chaos", "--max_evals", str(TRIALS), "--epochs", "16", "--pack_size", "4"]
 STUDY += ["--resources.workers", "2"]
 
 
@@ -81,10 +81,11 @@ def start(
     return Driver(process, log)
 
 
-def start_with(workers: str, folder: Path, *flags: str) -> Driver:
+def start_with(workers: str, folder: Path, *flags: str, **variables: str) -> Driver:
     """Starts a study with workers of `odd_workers`."""
     path = os.pathsep.join([str(ROOT), str(HERE)])
-    return start(folder, *flags, program=[str(HERE / "odd_job.py"), workers], PYTHONPATH=path)
+    program = [str(HERE / "odd_job.py"), workers]
+    return start(folder, *flags, program=program, PYTHONPATH=path, **variables)
 
 
 def finish(folder: Path, *flags: str, status: int = 0, **variables: str) -> Driver:

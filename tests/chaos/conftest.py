@@ -1,12 +1,25 @@
-"""One study that nothing happened to, to compare others with."""
+"""One study that nothing happened to, to compare others with, and a Ray cluster for many."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_harness import TRIALS, finish, table
+from chaos_harness import TRIALS, environment, finish, table
+from servers import ray_head
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[dict[str, str]]:
+    """A running cluster, as variables: drivers come and go there quicker than with their own.
+
+    Without a token, also where there is one in the user's home.
+    """
+    open_to_all = {"RAY_AUTH_MODE": "disabled"}
+    with ray_head(environment(**open_to_all)) as head:
+        yield {"RAY_ADDRESS": head.address, **open_to_all}
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_harness import Driver, environment, finish, start, table, versions
-from servers import MlflowServer, ray_head
+from chaos_harness import Driver, finish, start, table, versions
+from servers import MlflowServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,17 +42,6 @@ BEFORE_A_DATABASE = [
     ("mlops.tracking.promotion:_crown", 1, "after"),
     (f"{RUN}:StudyRun.end", 1, "before"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[dict[str, str]]:
-    """One cluster for all drivers here, as variables: they come and go quicker than with their own.
-
-    Without a token, also where there is one in the user's home.
-    """
-    open_to_all = {"RAY_AUTH_MODE": "disabled"}
-    with ray_head(environment(**open_to_all)) as head:
-        yield {"RAY_ADDRESS": head.address, **open_to_all}
 
 
 def die(folder: Path, moment: tuple[str, int, str], resume: list[str], **variables: str) -> Driver:

@@ -27,14 +27,14 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 def test_a_server_on_postgresql_that_is_away_for_20_seconds(
-    undisturbed: dict[int, Any], tmp_path: Path
+    undisturbed: dict[int, Any], tmp_path: Path, cluster: dict[str, str]
 ) -> None:
     (tmp_path / "server").mkdir()
     with postgresql() as database:
         server = MlflowServer(tmp_path / "server", database)
         server.start()
         try:
-            driver = start(tmp_path, MLFLOW_TRACKING_URI=server.uri)
+            driver = start(tmp_path, MLFLOW_TRACKING_URI=server.uri, **cluster)
             driver.wait_for("best")
             server.stop()
             time.sleep(20)
@@ -48,9 +48,12 @@ def test_a_server_on_postgresql_that_is_away_for_20_seconds(
 
 
 def test_a_server_that_is_gone_for_good(
-    undisturbed: dict[int, Any], tmp_path: Path, server: MlflowServer
+    undisturbed: dict[int, Any],
+    tmp_path: Path,
+    server: MlflowServer,
+    cluster: dict[str, str],
 ) -> None:
-    driver = start(tmp_path, MLFLOW_TRACKING_URI=server.uri)
+    driver = start(tmp_path, MLFLOW_TRACKING_URI=server.uri, **cluster)
     driver.wait_for("best")
     server.stop()
     assert driver.process.wait(300) == 1, driver.said()
@@ -65,7 +68,7 @@ def test_a_server_that_is_gone_for_good(
     # As a disk that filled, or a power cut, would have left it.
     spool.write_text(spool.read_text() + '["record", [{"trial": 1, "epo')
     server.start()
-    again = finish(tmp_path, "--resume", MLFLOW_TRACKING_URI=server.uri)
+    again = finish(tmp_path, "--resume", MLFLOW_TRACKING_URI=server.uri, **cluster)
     assert f"of {spool} is not whole and is left out: " in again.said()
     assert table(server.uri) == undisturbed
     assert versions(server.uri) == 1
@@ -73,11 +76,14 @@ def test_a_server_that_is_gone_for_good(
 
 
 def test_a_server_that_answers_after_2_seconds_or_with_500(
-    undisturbed: dict[int, Any], tmp_path: Path, server: MlflowServer
+    undisturbed: dict[int, Any],
+    tmp_path: Path,
+    server: MlflowServer,
+    cluster: dict[str, str],
 ) -> None:
     with proxy_to(server.uri) as proxy:
         proxy.delay = 2.0
-        driver = start(tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+        driver = start(tmp_path, MLFLOW_TRACKING_URI=proxy.uri, **cluster)
         driver.wait_until_recorded()
         proxy.broken = True
         time.sleep(10)
@@ -90,20 +96,23 @@ def test_a_server_that_answers_after_2_seconds_or_with_500(
 
 
 def test_a_server_whose_answers_get_lost(
-    undisturbed: dict[int, Any], tmp_path: Path, server: MlflowServer
+    undisturbed: dict[int, Any],
+    tmp_path: Path,
+    server: MlflowServer,
+    cluster: dict[str, str],
 ) -> None:
     """What was created without our hearing of it is not created again."""
     with proxy_to(server.uri) as proxy:
         proxy.losing = True
-        finish(tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+        finish(tmp_path, MLFLOW_TRACKING_URI=proxy.uri, **cluster)
         assert proxy.lost > len(undisturbed) / 4
     assert table(server.uri) == undisturbed
 
 
 def test_a_database_locked_for_15_seconds(
-    undisturbed: dict[int, Any], tmp_path: Path, uri: str
+    undisturbed: dict[int, Any], tmp_path: Path, uri: str, cluster: dict[str, str]
 ) -> None:
-    driver = start(tmp_path)
+    driver = start(tmp_path, **cluster)
     driver.wait_for("best")
     with sqlite3.connect(tmp_path / "mlflow.db", timeout=60) as other:
         other.execute("BEGIN EXCLUSIVE")

@@ -8,15 +8,11 @@ import math
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import mlflow
 import numpy as np
@@ -100,49 +96,6 @@ def test_a_store_that_does_not_open_ends_the_search_under_way(
     assert "2000/2000 trials" not in errors
     assert errors.splitlines()[-1].startswith("error: the tracking server must be reachable, got")
     assert "Traceback" not in errors
-
-
-def test_a_server_that_dies_for_good_ends_the_study_with_a_line(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    words = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    words += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
-    server = subprocess.Popen(
-        words,
-        cwd=tmp_path,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def kill_once_a_trial_is_there() -> None:
-        client = mlflow.MlflowClient(uri)
-        while not client.search_runs(["1"], "tags.trial = '0'"):
-            time.sleep(0.2)
-        os.killpg(server.pid, signal.SIGKILL)
-
-    try:
-        while server.poll() is None:
-            with suppress(OSError), urlopen(f"{uri}/health", timeout=100):
-                break
-            time.sleep(0.2)
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        open_store()
-        killer = threading.Thread(target=kill_once_a_trial_is_there)
-        killer.start()
-        assert run_job(lambda: study("--max_evals", 60, "--pack_size", 2, "--epochs", 20)) == 1
-        killer.join()
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-    errors = capfd.readouterr().err
-    assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("error: the MLflow store must accept the record, got")
 
 
 def test_the_next_ctrl_c_is_the_jobs_again(recorded: dict[str, Any]) -> None:
@@ -364,22 +317,6 @@ def kill_workers(times: int, seconds: float, killed: list[int]) -> None:
         time.sleep(0.05)
 
 
-def test_a_killed_worker_costs_no_trial_and_no_epoch_twice(
-    store: Store, capfd: pytest.CaptureFixture[str]
-) -> None:
-    killed: list[int] = []
-    killer = threading.Thread(target=kill_workers, args=(1, 60, killed))
-    killer.start()
-    result = study("--max_evals", 4, "--pack_size", 2, "--epochs", 400)
-    killer.join()
-    assert killed
-    assert result["outcomes"] == {"completed": 4}
-    # Ray tells of it, but not where the job's result goes.
-    assert capfd.readouterr().out == ""
-    for run in children(store, result["run_id"]):
-        assert epochs_of(store, run, "val_loss") == list(range(1, 401))
-
-
 def test_a_worker_that_dies_each_time_fails_its_trials_and_says_why(
     store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,7 +327,9 @@ def test_a_worker_that_dies_each_time_fails_its_trials_and_says_why(
     assert run_job(lambda: study(*flags, "--max_failures", 0)) == 1
     killer.join()
     assert len(killed) == 3  # the pack's, and each of its trials' alone
-    assert "got 2 without" in capfd.readouterr().err.splitlines()[-1]
+    out, err = capfd.readouterr()
+    assert "got 2 without" in err.splitlines()[-1]
+    assert out == ""  # Ray tells of it, but not where the job's result goes
     runs = store.client.search_runs([store.experiment_id], "tags.study = 'dies'")
     assert [run.info.status for run in runs] == ["FAILED"] * 3
     reasons = {run.data.tags["reason"] for run in runs if "trial" in run.data.tags}
