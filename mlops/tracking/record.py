@@ -152,7 +152,9 @@ def add_calls(trials: dict[int, TrialRecord], calls: Iterable[Call]) -> None:
             number, params, tags = values[:3]
             original = tags.get("duplicate_of")
             trial = TrialRecord(params, duplicate_of=None if original is None else int(original))
-            trials.setdefault(number, trial)
+            known = trials.setdefault(number, trial)
+            if not known.params:  # its run has been made, but not filled
+                known.params, known.duplicate_of = trial.params, trial.duplicate_of
         elif kind == "end" and values[0] in trials:
             trial, result = trials[values[0]], values[1]
             if trial.result is None and result["outcome"] != Outcome.INTERRUPTED.value:

@@ -2,13 +2,17 @@
 
 Each call of the writer is a line of JSON, appended before it is carried out: the call's name and
 arguments. So what a driver that is killed has not sent yet is sent when the study is resumed. The
-first line names the study's run.
+first line names the study's run. What a study of the same name, of another store, has not sent is
+put aside, and is back in its place when that one goes on.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
+import sys
+import time
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -29,8 +33,8 @@ def study_folder(storage: str | Path, study: str) -> Path:
 class Spool:
     """The file of a study, written line by line.
 
-    Lines wait in memory until `open` says whose they are. A disk that is full does not stop a
-    study: what the file lacks is still in memory, and `fault` says why.
+    Lines and files wait in memory until `open` says whose they are. A disk that is full does not
+    stop a study: what the file lacks is still in memory, and `fault` says why.
 
     Args:
         folder: The study's folder; made when there is something to write.
@@ -40,20 +44,24 @@ class Spool:
         self.folder = folder
         self.fault: str | None = None
         self._waiting: list[str] = []
+        self._kept: dict[str, bytes] = {}
         self._file: FileIO | None = None
 
     def open(self, run_id: str) -> None:
         """Begins the file of a run, or goes on with it.
 
         Raises:
-            InputError: The folder cannot be written.
+            InputError: The folder cannot be written, or is another driver's.
         """
         path = self.folder / NAME
         try:
+            _claim(self.folder, run_id)
             self.folder.mkdir(parents=True, exist_ok=True)
             half = path.exists() and not path.read_bytes().endswith(b"\n")
             # Without a buffer: what has been added is in the file when the driver is killed.
             self._file = path.open("ab", buffering=0)
+            with suppress(OSError):  # who drives this run is settled elsewhere
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._file.tell() == 0:
                 self._waiting.insert(0, _line(["study", run_id]))
             elif half:
@@ -65,6 +73,9 @@ class Spool:
                 f"({error.strerror}); name another with --storage"
             ) from error
         self._waiting.clear()
+        for name, content in self._kept.items():
+            self.keep(name, content)
+        self._kept.clear()
 
     def add(self, call: Call) -> None:
         """Appends a call."""
@@ -82,6 +93,9 @@ class Spool:
     def keep(self, name: str, content: bytes) -> Path | None:
         """Writes a file beside the calls and returns its path; None where it cannot be written."""
         path = self.folder / name
+        if self._file is None and self.fault is None:
+            self._kept[name] = content
+            return path
         unfinished = path.with_suffix(".unfinished")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,36 +126,62 @@ class Spool:
             self._file = None
 
 
-def read_spool(folder: Path, run_id: str) -> tuple[list[Call], list[str]]:
-    """Reads the calls of a run, and says what cannot be read.
-
-    A file of another run, of another store, is put aside.
-
-    Args:
-        folder: The study's folder.
-        run_id: The study's run.
+def read_spool(folder: Path) -> tuple[list[Call], list[str]]:
+    """Reads the calls of a study whose spool is open.
 
     Returns:
-        The calls in order, and a line for each problem.
+        The calls in order, and a line for each one that cannot be read.
     """
     path = folder / NAME
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        return [], []
     calls: list[Call] = []
     problems = []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, 1):
         try:
             if line:
                 calls.append(_call(line))
         except ValueError:
             problems.append(f"line {number} of {path} is not whole and is left out: {line[:60]!r}")
-    if calls and calls[0] != ["study", run_id]:
-        aside = path.with_name(f"record-of-{calls[0][1]}.jsonl")
-        path.rename(aside)
-        return [], [f"{path} is of another run; it is now {aside.name}"]
     return calls[1:], problems
+
+
+def _claim(folder: Path, run_id: str) -> None:
+    """Puts aside what another run has in a folder, and back what this one had there.
+
+    Raises:
+        InputError: The other run has a driver.
+    """
+    with suppress(FileNotFoundError), (folder / NAME).open("rb") as file:
+        line = file.readline()
+        owner = _owner(line)
+        if not line or owner == run_id:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"storage: must be without a study of the same name under way, got {folder}, in "
+                "which one of another store is kept; name another --study or --storage"
+            ) from None
+        aside = _aside(folder, owner)
+        folder.rename(aside)
+        text = f"{folder} held what another study of that name has not sent; it is now {aside.name}"
+        print(text, file=sys.stderr, flush=True)
+    with suppress(FileNotFoundError):
+        _aside(folder, run_id).rename(folder)
+
+
+def _owner(line: bytes) -> str:
+    """Reads whose a file is from its first line, which may be damaged."""
+    with suppress(ValueError):
+        call = _call(line.decode())
+        if call[0] == "study":
+            return str(call[1])
+    return f"unknown at {int(time.time())}"
+
+
+def _aside(folder: Path, run_id: str) -> Path:
+    return folder.with_name(f"{folder.name} of {run_id}")
 
 
 def _line(call: Call) -> str:

@@ -7,23 +7,24 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
+import ray.tune.tune as tune_module
 from ray import tune
-from ray.tune.execution import tune_controller
-from ray.tune.execution.class_cache import _ActorClassCache
 
 from mlops.cluster import Workers
 from mlops.data.dataset import Dataset
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
 from mlops.tracking.spool import Spool
+from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
 from mlops.tuning.progress import Progress
 from mlops.tuning.resuming import Before
 from mlops.tuning.search import PackSearch
+from mlops.tuning.silence import Silence
 from mlops.tuning.stopping import Stop
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
 
@@ -99,10 +100,11 @@ def search(
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
     logger = StudyLogger(study_run, plan.name, plan.metric, spool, before.trials, before.unsent)
     ledger = Ledger(plan.metric, plan.max_evals, before.trials)
-    ledger.weights = before.weights
+    if before.weights and ledger.best is not None:
+        ledger.weights = {ledger.best.trial: before.weights}
     stop = Stop(ledger, deadline, plan.target)
     _set_up_tune(workers.count)
-    tune_controller._ActorClassCache = _PlainActorClasses
+    tune_module.TuneController = PackController
     with (
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,
         Progress(ledger, title) as progress,
@@ -122,7 +124,7 @@ def search(
                     raise_on_failed_trial=False,
                     storage_path=folder,
                     trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
-                    callbacks=[logger, ledger, progress],
+                    callbacks=[logger, ledger, progress, Silence(plan.trial_timeout)],
                     verbose=0,
                 )
         finally:
@@ -132,20 +134,6 @@ def search(
             logger.close(reason)
             ledger.tracking_seconds = logger.seconds
     return ledger, stop
-
-
-class _PlainActorClasses(_ActorClassCache):
-    """Actor classes without the environment variable that Tune adds for PyTorch Lightning.
-
-    Actors that want no environment get the processes that Ray has started in advance, which saves
-    1.2 s until the first trial.
-    """
-
-    def get(self, trainable_cls: type) -> Any:
-        """Makes an actor class, once."""
-        if trainable_cls not in self._cache:
-            self._cache[trainable_cls] = ray.remote(trainable_cls)
-        return self._cache[trainable_cls]
 
 
 def _set_up_tune(workers: int) -> None:

@@ -42,7 +42,7 @@ class Ledger(Callback):
     """Keeps the table of trials; must come after the callback that records reports.
 
     It takes the bulk (epoch records, weights) out of each report, so that Tune neither keeps nor
-    saves it.
+    saves it. `weights` has those of the best trial by its number, as safetensors; of no other.
 
     Args:
         metric: The study's metric.
@@ -60,7 +60,7 @@ class Ledger(Callback):
         self.rows = {number: _row(number, t) for number, t in sorted(trials.items()) if t.ended}
         self.ended_before = len(self.rows)
         self.best = next(iter(self.leaders(1)), None)
-        self.weights: bytes = b""
+        self.weights: dict[int, bytes] = {}
         self.epochs = 0
         self._epochs: dict[int, int] = {}
         self.tracking_seconds = 0.0
@@ -92,7 +92,7 @@ class Ledger(Callback):
         self._settle_duplicates()
         best = result.pop("best", None)
         if best is not None and self.best is self.rows[best["trial"]]:
-            self.weights = best["weights"]
+            self.weights = {best["trial"]: best["weights"]}
 
     def on_trial_error(self, *, trial: Trial, **info: Any) -> None:
         """Fails the trials of a pack that has died for good, even before it started."""

@@ -106,10 +106,10 @@ def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -
         InputError: The spool cannot be written.
         TrackingError: The store cannot be asked.
     """
-    unsent, problems = read_spool(spool.folder, record.run_id)
+    spool.open(record.run_id)
+    unsent, problems = read_spool(spool.folder)
     for problem in problems:
         print(problem, file=sys.stderr, flush=True)
-    spool.open(record.run_id)
     trials = read_trials(run.store, record.run_id)
     add_calls(trials, unsent)
     scored = {

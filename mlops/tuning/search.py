@@ -61,7 +61,8 @@ class PackSearch(Searcher):
     cut.
 
     Tune sees one trial a pack, with the config
-    `{"pack": n, "trials": [{"number", "params", "duplicate_of"}, ...]}`.
+    `{"pack": n, "trials": [{"number", "params", "duplicate_of"}, ...], "settled": [number, ...]}`;
+    settled are those of its trials whose record stands.
 
     Args:
         space: The search space; None for the default configuration alone.
@@ -177,9 +178,13 @@ class PackSearch(Searcher):
             for trial in trials:
                 _check_same(trial, self._recorded.get(trial["number"]))
             if not self._known.issuperset(numbers):
-                return {"pack": numbers[0] // self._packing.pack_size, "trials": trials}
+                pack = numbers[0] // self._packing.pack_size
+                return {"pack": pack, "trials": trials, "settled": self._settled(numbers)}
             self._ended.update(numbers)
         return None
+
+    def _settled(self, numbers: Iterable[int]) -> list[int]:
+        return [number for number in numbers if number in self._known]
 
     def _propose_pack(self) -> bool:
         """Proposes the next pack; False if it depends on one that has not ended.

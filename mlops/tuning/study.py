@@ -408,10 +408,14 @@ def _log_best(
     best = ledger.best
     if best is None:
         raise StudyError(_no_score(ledger))
+    weights = ledger.weights.get(best.trial)
+    if weights is None:
+        raise StudyError(
+            f"the best trial, {best.trial}, must have its weights, got none: it was trained again "
+            "on another kind of machine and is not quite the same; --resume trains it once more"
+        )
     parts = ready.parts
-    predictor = scoring.build(
-        best.params, ledger.weights, ready.encoder, parts.classes, parts.target_name
-    )
+    predictor = scoring.build(best.params, weights, ready.encoder, parts.classes, parts.target_name)
     metrics, confusion = scoring.score(predictor, parts)
     store = study_run.store
     row = best.to_dict()

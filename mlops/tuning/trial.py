@@ -70,9 +70,10 @@ class PackTrial(tune.Trainable):
 
     A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields without the
     weights), and when one of them is the pack's best so far `best`: its number and the safetensors
-    bytes of its weights. `scores` has [trial number, score or None] for each trial that has ended;
-    the last report is `done`. A pack that goes on from a checkpoint first reports again all that it
-    had told by then.
+    bytes of its weights. Settled trials, trained again for their neighbours' sake, are not in that
+    contest: their scores may differ a little from those on record. `scores` has [trial number,
+    score or None] for each trial that has ended; the last report is `done`. A pack that goes on
+    from a checkpoint first reports again all that it had told by then.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -108,6 +109,7 @@ class PackTrial(tune.Trainable):
             if trial["duplicate_of"] is None
         }
         self._told = Told()
+        self._settled = frozenset(config["settled"])
         self._events = self._train(config["pack"], members) if members else iter(())
 
     def _train(
@@ -153,20 +155,24 @@ class PackTrial(tune.Trainable):
         }
 
     def step(self) -> dict[str, Any]:
-        """Trains for about a second, or ends the process when that takes for ever."""
-        if self._options.timeout is not None:
-            # Whatever hangs, and whoever holds the interpreter's lock: this thread needs it not.
-            faulthandler.dump_traceback_later(self._options.timeout, exit=True)
+        """Trains for about a second, or ends the process when an epoch takes for ever."""
+        self._expect_progress()
         try:
             return self._step()
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    def _expect_progress(self) -> None:
+        if self._options.timeout is not None:
+            # Whatever hangs, and whoever holds the interpreter's lock: this thread needs it not.
+            faulthandler.dump_traceback_later(self._options.timeout, exit=True)
 
     def _step(self) -> dict[str, Any]:
         deadline = time.monotonic() + REPORT_SECONDS
         report: dict[str, Any] = {"records": [], "results": [], "done": True}
         best = self._told.best
         for events in self._events:
+            self._expect_progress()
             for event in events:
                 if isinstance(event, EpochRecord):
                     report["records"].append(self._note(event))
@@ -189,7 +195,9 @@ class PackTrial(tune.Trainable):
         return fields
 
     def _take(self, result: TrialResult) -> dict[str, Any]:
-        if result.score is not None and self._order(result) > self._order(self._told.best):
+        # What a checkpoint tells again has its weights if it was the best then.
+        contends = result.weights and result.trial not in self._settled
+        if contends and self._order(result) > self._order(self._told.best):
             self._told.best = result
         fields = asdict(replace(result, weights={}))
         del fields["weights"]

@@ -1,11 +1,13 @@
-"""Workers that die, raise or hang over a trial, or take their time. Importable in them."""
+"""Workers that die, raise, hang or stand still, or take their time. Importable in them."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from mlops.tuning.trial import PackTrial
@@ -26,6 +28,34 @@ class PoisonedTrial(PackTrial):
                 case number if number == HANGS:
                     time.sleep(1000)
         return super()._step()
+
+
+class UnluckyTrial(PackTrial):
+    """Three mishaps, each once: a folder that `CHAOS` names says which have been."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if happens("between packs"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset_config(new_config)
+
+    def _step(self) -> dict[str, Any]:
+        if self.config["pack"] == 1 and happens("standing still"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.config["pack"] == 4 and happens("with a slow neighbour"):
+            time.sleep(6)
+        report = super()._step()
+        if self.config["pack"] == 5 and report["done"] and happens("idle"):
+            threading.Timer(2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return report
+
+
+def happens(mishap: str) -> bool:
+    """Whether it is the first time."""
+    try:
+        (Path(os.environ["CHAOS"]) / mishap).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class DelayedTrial(PackTrial):

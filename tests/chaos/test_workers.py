@@ -46,6 +46,18 @@ def test_a_worker_killed_every_few_seconds(
     assert table(uri) == undisturbed
 
 
+def test_workers_that_stand_still_or_die_between_packs(
+    undisturbed: dict[int, Any], tmp_path: Path, uri: str
+) -> None:
+    """That is no reason to give a trial up, or to try those of its pack alone."""
+    mishaps = tmp_path / "mishaps"
+    mishaps.mkdir()
+    driver = start_with("UnluckyTrial", tmp_path, "--trial_timeout", "8", CHAOS=str(mishaps))
+    assert driver.process.wait(300) == 0, driver.said()
+    assert len([*mishaps.iterdir()]) == 4
+    assert table(uri) == undisturbed
+
+
 def test_poisonous_trials_take_no_neighbour_with_them(
     undisturbed: dict[int, Any], tmp_path: Path, uri: str
 ) -> None:

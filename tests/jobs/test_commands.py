@@ -113,7 +113,7 @@ def test_an_address_without_a_cluster_is_refused_at_once(
 
 def test_a_full_disk_is_a_line(environment: dict[str, str], tmp_path: Path) -> None:
     """Room for the new database, but not for the study."""
-    mount = command(environment, "mount", "-t", "tmpfs", "-o", "size=1300k", "tmpfs", tmp_path)
+    mount = command(environment, "mount", "-t", "tmpfs", "-o", "size=960k", "tmpfs", tmp_path)
     if mount.returncode:
         pytest.skip("only root may mount")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -25,15 +24,15 @@ def spooled(folder: Path, run_id: str = "run") -> Spool:
 def test_calls_come_back_as_they_were_added_before_and_after_opening(tmp_path: Path) -> None:
     spool = spooled(tmp_path / "a")
     spool.add(["end", 0])
-    assert read_spool(tmp_path / "a", "run") == ([*CALLS, ["end", 0]], [])
+    assert read_spool(tmp_path / "a") == ([*CALLS, ["end", 0]], [])
     spool.close(sent=False)
-    assert len(read_spool(tmp_path / "a", "run")[0]) == 3
+    assert len(read_spool(tmp_path / "a")[0]) == 3
 
 
 def test_a_driver_goes_on_with_the_file_of_the_one_before(tmp_path: Path) -> None:
     spooled(tmp_path).close(sent=False)
     spooled(tmp_path).close(sent=False)
-    assert read_spool(tmp_path, "run") == ([*CALLS, *CALLS], [])
+    assert read_spool(tmp_path) == ([*CALLS, *CALLS], [])
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
@@ -45,7 +44,7 @@ def test_a_half_written_line_is_reported_and_the_rest_is_read(cut: int, tmp_path
     again.add(["end", 0])
     again.open("run")
     again.close(sent=False)
-    calls, problems = read_spool(tmp_path, "run")
+    calls, problems = read_spool(tmp_path)
     assert calls == ([*CALLS, ["end", 0]] if cut == 1 else [CALLS[0], ["end", 0]])
     assert [("line 3" in problem, str(file) in problem) for problem in problems] == [
         (True, True)
@@ -56,7 +55,7 @@ def test_other_rubbish_is_reported_too(tmp_path: Path) -> None:
     spooled(tmp_path).close(sent=False)
     file = tmp_path / NAME
     file.write_bytes(file.read_bytes() + b'\xff\xfe\n{"no": "call"}\n[1]\n' + b'["end", 1]\n')
-    calls, problems = read_spool(tmp_path, "run")
+    calls, problems = read_spool(tmp_path)
     assert calls == [*CALLS, ["end", 1]]
     assert len(problems) == 3
 
@@ -73,14 +72,49 @@ def test_what_is_sent_is_removed(tmp_path: Path) -> None:
     assert list((tmp_path / "studies").iterdir()) == [other.folder]
 
 
-def test_a_file_of_another_run_is_put_aside(tmp_path: Path) -> None:
-    spooled(tmp_path, "other").close(sent=False)
-    calls, (problem,) = read_spool(tmp_path, "run")
-    assert calls == []
-    assert "another run" in problem
-    kept = (tmp_path / "record-of-other.jsonl").read_text().splitlines()
-    assert json.loads(kept[1]) == CALLS[0]
-    assert read_spool(tmp_path, "run") == ([], [])
+def test_what_another_run_left_is_put_aside_until_it_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "study"
+    other = spooled(folder, "other")
+    other.keep("trial-0001.safetensors", b"of other")
+    other.close(sent=False)
+
+    ours = Spool(folder)
+    ours.add(["start", 7])
+    ours.keep("trial-0001.safetensors", b"ours")  # before it is known whose it is
+    assert (folder / "trial-0001.safetensors").read_bytes() == b"of other"
+    ours.open("run")
+    assert "it is now study of other" in capsys.readouterr().err
+    assert read_spool(folder) == ([["start", 7]], [])
+    assert (folder / "trial-0001.safetensors").read_bytes() == b"ours"
+    ours.close(sent=False)
+
+    again = Spool(folder)
+    again.open("other")
+    assert read_spool(folder) == (CALLS, [])
+    assert (folder / "trial-0001.safetensors").read_bytes() == b"of other"
+    again.close(sent=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["study of run"]
+
+
+def test_a_run_with_a_driver_is_not_put_aside(tmp_path: Path) -> None:
+    first = spooled(tmp_path / "study", "other")
+    with pytest.raises(InputError, match="storage: must be without a study of the same name"):
+        spooled(tmp_path / "study", "run")
+    first.close(sent=False)
+    spooled(tmp_path / "study", "run").close(sent=True)
+
+
+@pytest.mark.parametrize("line", [b"", b"[", b"7\n", b'["start", 0]\n', b"\xff\n"])
+def test_a_file_that_does_not_say_whose_it_is_is_nobodys(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / NAME).write_bytes(line)
+    spool = spooled(tmp_path / "study")
+    assert read_spool(tmp_path / "study") == (CALLS, [])
+    spool.close(sent=True)
+    # Removed with the last of its folders, unless another was put aside.
+    assert tmp_path.exists() == bool(line)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -100,7 +134,7 @@ def test_a_full_disk_stops_no_study(tmp_path: Path) -> None:
         assert spool.fault is not None
         assert "No space left" in spool.fault
         assert spool.keep("weights", b"x" * 100_000) is None
-        calls, problems = read_spool(tmp_path / "study", "run")
+        calls, problems = read_spool(tmp_path / "study")
         assert calls[:2] == CALLS
         assert len(problems) <= 1
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from safetensors.torch import load
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.tracking.record import TrialRecord
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
 
@@ -42,7 +44,7 @@ def pack(
         }
         for trial in trials
     ]
-    return Pack({"pack": number, "trials": members}, error_file)
+    return Pack({"pack": number, "trials": members, "settled": []}, error_file)
 
 
 def records(trial: int, *epochs: int) -> list[Report]:
@@ -99,7 +101,7 @@ def test_reports_in_table_out() -> None:
     assert [row.trial for row in table.leaders(2)] == [0, 1]
     assert table.outcomes() == {"completed": 3}
     assert table.best is table.rows[0]
-    assert table.weights == b"weights of 0"
+    assert table.weights == {0: b"weights of 0"}
     assert table.epochs == 6
     assert json.loads(json.dumps(table.rows[0].to_dict())) == {
         "trial": 0,
@@ -150,10 +152,10 @@ def test_the_best_is_the_first_of_the_best_in_whatever_order(
                 trial=pack(n, n), result=report([], [ended(n, scores[n], outcome)], best=last)
             )
         if best is None:
-            assert (table.best, table.weights) == (None, b"")
+            assert (table.best, table.weights) == (None, {})
         else:
             assert table.best is table.rows[best]
-            assert table.weights == f"weights of {best}".encode()
+            assert table.weights == {best: f"weights of {best}".encode()}
 
 
 def test_a_pack_started_again_is_not_counted_twice() -> None:
@@ -171,7 +173,7 @@ def test_a_pack_started_again_is_not_counted_twice() -> None:
     table.on_trial_result(trial=one, result=report(records(1, 2), [ended(1, 0.8)], best=0))
     assert table.epochs == 4
     assert (table.ended, len(table.rows), table.outcomes()) == (2, 2, {"completed": 2})
-    assert (table.best, table.weights) == (table.rows[0], b"weights of 0")
+    assert (table.best, table.weights) == (table.rows[0], {0: b"weights of 0"})
 
 
 def test_a_pack_that_dies_for_good_fails_what_it_leaves_open(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ def test_the_best_of_a_pack_that_died_later_has_its_weights() -> None:
     table.on_trial_error(trial=dead)
     table.close()
     assert table.best is table.rows[1]
-    assert table.weights == b"weights of 1"
+    assert table.weights == {1: b"weights of 1"}
 
 
 def test_a_pack_started_again_does_not_take_the_weights_of_its_first_trial() -> None:
@@ -222,9 +224,9 @@ def test_a_pack_started_again_does_not_take_the_weights_of_its_first_trial() -> 
     table.on_trial_result(trial=one, result=report([], [ended(1, 0.9)], best=1))
     table.on_trial_start(trial=one)
     table.on_trial_result(trial=one, result=report([], [ended(0, 0.8)], best=0))
-    assert (table.best, table.weights) == (table.rows[1], b"weights of 1")
+    assert (table.best, table.weights) == (table.rows[1], {1: b"weights of 1"})
     table.on_trial_result(trial=one, result=report([], [ended(1, 0.9)], best=1))
-    assert (table.best, table.weights) == (table.rows[1], b"weights of 1")
+    assert (table.best, table.weights) == (table.rows[1], {1: b"weights of 1"})
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PRUNED, Outcome.FAILED])
@@ -275,7 +277,9 @@ def test_a_study_that_never_proposed_its_last_pack_is_interrupted() -> None:
 
 
 def trained(
-    trials: dict[int, Hyperparameters], monkeypatch: pytest.MonkeyPatch
+    trials: dict[int, Hyperparameters],
+    monkeypatch: pytest.MonkeyPatch,
+    settled: Sequence[int] = (),
 ) -> tuple[Pack, list[Report]]:
     """Trains a pack as a worker does, on rows that any configuration tells apart; without Ray."""
     members = [
@@ -287,7 +291,7 @@ def trained(
     x = (rng.normal(size=(120, 4)) * 0.1 + y[:, None] * 4 - 2).astype(np.float32)
     monkeypatch.setattr("mlops.tuning.trial.ray.get", lambda rows: rows)
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
-    one = Pack({"pack": 0, "trials": members})
+    one = Pack({"pack": 0, "trials": members, "settled": list(settled)})
     worker = PackTrial.__new__(PackTrial)
     options = PackOptions(0, "val_accuracy", eta=None, min_epochs=5, threads=1, device="cpu")
     worker.setup(one.config, SharedRows(rows, 2), options)
@@ -320,9 +324,27 @@ def test_the_weights_that_arrive_are_those_of_the_best_when_scores_are_equal(
     assert {row.score for row in table.ordered()} == {1.0}
     assert table.best is table.rows[3]
     assert [received["best"]["trial"] for received in reports if "best" in received][-1] == 3
-    shapes = [list(tensor.shape) for tensor in load(table.weights).values() if tensor.ndim == 2]
+    shapes = [list(tensor.shape) for tensor in load(table.weights[3]).values() if tensor.ndim == 2]
     widths = [4, *table.best.params["hidden_dims"], 2]
     assert sorted(shapes) == sorted([b, a] for a, b in itertools.pairwise(widths))
+
+
+def test_a_settled_trial_does_not_keep_another_ones_weights_from_arriving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It failed on record and is the best of its pack now: the best on record is another."""
+    trials = {3: Hyperparameters(learning_rate=0.01), 4: Hyperparameters((8,), learning_rate=0.01)}
+    one, reports = trained(trials, monkeypatch, settled=[3])
+    failed = ended(3, None, Outcome.FAILED)
+    del failed["weights"]
+    table = Ledger("val_accuracy", 2, {3: TrialRecord(trials[3].to_dict(), result=failed)})
+    table.on_trial_start(trial=one)
+    for received in reports:
+        table.on_trial_result(trial=one, result=dict(received))
+    assert (table.rows[3].outcome, table.rows[4].score) == (Outcome.FAILED, 1.0)
+    assert table.best is table.rows[4]
+    shapes = [list(tensor.shape) for tensor in load(table.weights[4]).values() if tensor.ndim == 2]
+    assert sorted(shapes) == [[2, 8], [8, 4]]
 
 
 def test_a_pack_of_duplicates_alone_ends_at_once() -> None:

@@ -440,12 +440,14 @@ def test_a_study_that_goes_on_proposes_what_it_would_have_proposed(
         recorded = {n: record_of(whole[n]) for n in ended}
         going_on = make(max_evals=24, recorded=recorded, **options)
         assert going_on.finished == (len(ended) == 24)
-        trained = trials_of(drive(going_on))
+        packs = drive(going_on)
+        trained = trials_of(packs)
         assert trained == [whole[trial["number"]] for trial in trained]
         numbers = {trial["number"] for trial in trained}
         # All of a pack again, for its sums round as it is composed, and no other pack.
         again = {n // size for n in range(24) if n not in ended}
         assert numbers == {n for n in range(24) if n // size in again}
+        assert {n for pack in packs for n in pack["settled"]} == numbers & set(ended)
 
 
 def test_an_extended_study_keeps_the_packs_that_its_end_had_cut() -> None:
