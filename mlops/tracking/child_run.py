@@ -41,6 +41,7 @@ class ChildRun:
         metrics: MLflow's, not sent yet.
         epochs: Those that it was told of.
         recorded: (metric, step) that the run had before; None until it is known.
+        unsure: Whether it may have more than we know.
         waiting_since: When something was last sent, by `time.monotonic`.
         status: MLflow's, of a trial that has ended.
         original: The trial that it is a copy of, until it has been filled.
@@ -56,6 +57,7 @@ class ChildRun:
     metrics: list[Any] = field(default_factory=list)
     epochs: set[int] = field(default_factory=set)
     recorded: set[tuple[str, int]] | None = field(default_factory=set)
+    unsure: bool = False
     waiting_since: float = field(default_factory=time.monotonic)
     status: str | None = None
     ended_ms: int = 0
@@ -125,13 +127,22 @@ class ChildRun:
             self.run_id = self._create(client, experiment_id)
         if self.recorded is None:
             self.recorded = self._open_again(client, self.run_id)
+        if self.unsure:
+            run = client.get_run(self.run_id)
+            self.recorded |= {(metric.key, metric.step) for metric in _history(client, run)}
+            self.unsure = False
         if self.recorded:
             self.metrics = [m for m in self.metrics if (m.key, m.step) not in self.recorded]
         while self.metrics or self.params or self.tags:
             batch = self.metrics[:BATCH]
             params = [Param(name, text) for name, text in self.params.items()]
             tags = [RunTag(name, text) for name, text in self.tags.items()]
-            log_batch(client, self.run_id, batch, params, tags)
+            try:
+                log_batch(client, self.run_id, batch, params, tags)
+            except Exception:
+                # The answer alone may have been lost, and a file store takes a step twice.
+                self.unsure = True
+                raise
             del self.metrics[: len(batch)]
             self.params, self.tags = {}, {}
         self.waiting_since = time.monotonic()

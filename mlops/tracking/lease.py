@@ -27,6 +27,8 @@ TAG = "driver"
 RENEWAL_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
 SETTLING_SECONDS = 0.3
+# A renewal of so long ago, well before another driver takes over, is no proof any more.
+SURE_SECONDS = 15.0
 
 
 class Lease:
@@ -41,6 +43,7 @@ class Lease:
         self._store, self._run_id = store, run_id
         self._mine = {"id": uuid.uuid4().hex, **_this_process()}
         self._count = 0
+        self._seen = 0.0
         self._lost: str | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -56,16 +59,31 @@ class Lease:
             holder = self._other()
             if holder is not None and self._lives(holder, study):
                 raise _taken(study, holder)
+            asked = time.monotonic()
             self._write()
-            time.sleep(SETTLING_SECONDS)
+            # Who was slow to write may have written over another driver, which must notice first.
+            slow = time.monotonic() - asked > SETTLING_SECONDS
+            time.sleep(RENEWAL_SECONDS + 1 if slow else SETTLING_SECONDS)
             holder = self._other()
             if holder is not None:
                 raise _taken(study, holder)
+        self._seen = time.monotonic()
         self._thread.start()
         return self
 
+    def hold(self) -> None:
+        """Stops a driver whose study another one has taken, as the store knows it.
+
+        Raises:
+            RecordError: So it is.
+            Exception: The store cannot be asked, and the last answer is of long ago.
+        """
+        if self._lost is None and time.monotonic() - self._seen > SURE_SECONDS:
+            self._look()
+        self.check()
+
     def check(self) -> None:
-        """Stops a driver whose study another one has taken.
+        """Stops a driver whose study another one has taken, as far as is known.
 
         Raises:
             RecordError: So it is.
@@ -81,9 +99,10 @@ class Lease:
         self._ending.set()
         if self._thread.is_alive():
             self._thread.join()
-        if self._lost is None:
-            # The store may be gone; another driver will see that this process is.
-            with suppress(Exception):
+        # The store may be gone; another driver will see that this process is.
+        with suppress(Exception):
+            self._look()
+            if self._lost is None:
                 self._store.client.delete_tag(self._run_id, TAG)
 
     def _lives(self, holder: dict[str, Any], study: str) -> bool:
@@ -105,11 +124,20 @@ class Lease:
         while not self._ending.wait(RENEWAL_SECONDS):
             # A store that is down keeps others out too.
             with suppress(Exception):
-                holder = self._other()
-                if holder is not None:
-                    self._lost = holder["host"]
+                self._look()
+                if self._lost is not None:
                     return
                 self._write()
+
+    def _look(self) -> None:
+        """Asks whether the study is still this process's."""
+        asked, holder = time.monotonic(), self._read()
+        if holder is None:  # another driver has come and gone
+            self._lost = "another machine"
+        elif holder["id"] != self._mine["id"]:
+            self._lost = holder["host"]
+        else:
+            self._seen = asked
 
     def _other(self) -> dict[str, Any] | None:
         """Reads who else holds the study."""
@@ -139,8 +167,18 @@ def _this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "machine": _machine(),
         "pid": process.pid,
-        "started": process.create_time(),
+        "started": _started(process),
     }
+
+
+def _started(process: psutil.Process) -> float:
+    """When a process was started, in whatever unit: the same for the same process."""
+    try:
+        # Clock ticks since the boot. psutil makes a time of them, by a clock that may be set.
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return float(stat.rpartition(")")[2].split()[19])
+    except OSError:
+        return float(process.create_time())
 
 
 def _machine() -> str:
@@ -156,6 +194,6 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(holder["pid"])
         running = process.status() != psutil.STATUS_ZOMBIE
-        return running and abs(process.create_time() - holder["started"]) < 1.0
+        return running and abs(_started(process) - holder["started"]) < 1.0
     except psutil.NoSuchProcess:
         return False

@@ -16,7 +16,7 @@ from mlops.errors import InputError, TrackingError
 from mlops.tracking import registry
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.registry import CHAMPION
-from mlops.tracking.store import Store, explained
+from mlops.tracking.store import Store, explained, patiently
 
 HISTORY_TAG = "champions"
 # Of a version that has challenged: whom.
@@ -65,6 +65,7 @@ def challenge(
     before = registry.version_of(store, name, CHAMPION)
     candidate = registry.load_version(store, name, version)
     if before == version:
+        _note_challenge(store, name, version, "nobody")  # its driver may have died before it did
         return Promotion(version, before, "it is champion already")
     if before is None:
         _crown(store, name, version, None)
@@ -73,7 +74,8 @@ def challenge(
     if _was_challenged(store, name, version):
         return Promotion(before, before, f"version {version} has challenged before")
     try:
-        champion = registry.load_version(store, name, before)
+        # A store that stumbles is no reason to keep a worse champion.
+        champion = patiently(store, lambda: registry.load_version(store, name, before), 3.0)
     except TrackingError as error:
         return Promotion(before, before, f"version {before} cannot be compared: {error}")
     difference = _difference(champion.predictor, candidate.predictor)

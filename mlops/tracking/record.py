@@ -165,17 +165,33 @@ def add_calls(trials: dict[int, TrialRecord], calls: Iterable[Call]) -> None:
 
 def without_interruptions(calls: Sequence[Call]) -> list[Call]:
     """Leaves out what says that trials were interrupted, for now they go on."""
-    interrupted = {
-        values[0]
-        for kind, *values in calls
-        if kind == "end" and values[1]["outcome"] == Outcome.INTERRUPTED.value
-    }
-    return [
-        call
-        for call in calls
-        if not (call[0] == "end" and call[2]["outcome"] == Outcome.INTERRUPTED.value)
-        and not (call[0] == "copy" and call[2] in interrupted)
-    ]
+    kept: list[Call] = []
+    interrupted: set[int] = set()
+    for call in calls:
+        if call[0] == "end":
+            stopped = call[2]["outcome"] == Outcome.INTERRUPTED.value
+            (interrupted.add if stopped else interrupted.discard)(call[1])
+            if stopped:
+                continue
+        elif call[0] == "copy" and call[2] in interrupted:
+            continue
+        kept.append(call)
+    return kept
+
+
+def of_started_trials(calls: Iterable[Call]) -> list[Call]:
+    """Leaves out what is said of trials whose start was lost with a damaged line."""
+    kept: list[Call] = []
+    started: set[int] = set()
+    for kind, first, *rest in calls:
+        if kind == "start":
+            started.add(first)
+        elif kind == "record":
+            first = [record for record in first if record["trial"] in started]
+        elif kind in ("end", "copy") and first not in started:
+            continue
+        kept.append([kind, first, *rest])
+    return kept
 
 
 def _study_runs(store: Store, name: str | None) -> list[Run]:
@@ -213,7 +229,8 @@ def _trials(store: Store, run_id: str) -> Iterator[tuple[int, TrialRecord]]:
             [store.experiment_id], query, max_results=1000, page_token=token
         )
         for run in page:
-            yield _trial(run)
+            if "trial" in run.data.tags:  # a user may have added runs
+                yield _trial(run)
         token = page.token
         if not token:
             return

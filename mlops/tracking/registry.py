@@ -197,11 +197,11 @@ def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, s
         if not found:
             return None
         version = found[0]
-        (model_id,) = [
-            model.model_id
-            for model in models_of_run(store, run_id)
-            if model.artifact_location == version.source
-        ]
+        models = models_of_run(store, run_id)
+        ids = [model.model_id for model in models if model.artifact_location == version.source]
+        if not ids:  # somebody has deleted it
+            return None
+        model_id = ids[0]
         client.set_registered_model_alias(name, CANDIDATE, version.version)
         _link_version(client, model_id, name, version.version)
         return int(version.version), f"models:/{model_id}"

@@ -12,6 +12,7 @@ import fcntl
 import json
 import shutil
 import sys
+import threading
 import time
 from contextlib import suppress
 from io import FileIO
@@ -46,6 +47,8 @@ class Spool:
         self._waiting: list[str] = []
         self._kept: dict[str, bytes] = {}
         self._file: FileIO | None = None
+        # It is opened in the thread that makes the study's run.
+        self._lock = threading.RLock()
 
     def open(self, run_id: str) -> None:
         """Begins the file of a run, or goes on with it.
@@ -53,25 +56,29 @@ class Spool:
         Raises:
             InputError: The folder cannot be written, or is another driver's.
         """
-        path = self.folder / NAME
         try:
-            _claim(self.folder, run_id)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            half = path.exists() and not path.read_bytes().endswith(b"\n")
-            # Without a buffer: what has been added is in the file when the driver is killed.
-            self._file = path.open("ab", buffering=0)
-            with suppress(OSError):  # who drives this run is settled elsewhere
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self._file.tell() == 0:
-                self._waiting.insert(0, _line(["study", run_id]))
-            elif half:
-                self._waiting.insert(0, "\n")
-            self._write("".join(self._waiting))
+            with self._lock:
+                self._open(run_id)
         except OSError as error:
             raise InputError(
                 f"storage: must be a folder that can be written, got {self.folder} "
                 f"({error.strerror}); name another with --storage"
             ) from error
+
+    def _open(self, run_id: str) -> None:
+        path = self.folder / NAME
+        _claim(self.folder, run_id)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        half = path.exists() and not path.read_bytes().endswith(b"\n")
+        # Without a buffer: what has been added is in the file when the driver is killed.
+        self._file = path.open("ab", buffering=0)
+        with suppress(OSError):  # who drives this run is settled elsewhere
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if self._file.tell() == 0:
+            self._waiting.insert(0, _line(["study", run_id]))
+        elif half:
+            self._waiting.insert(0, "\n")
+        self._write("".join(self._waiting))
         self._waiting.clear()
         for name, content in self._kept.items():
             self.keep(name, content)
@@ -79,32 +86,40 @@ class Spool:
 
     def add(self, call: Call) -> None:
         """Appends a call."""
-        if self._file is None:
-            if self.fault is None:
-                self._waiting.append(_line(call))
-            return
-        try:
-            self._write(_line(call))
-        except OSError as error:
-            # A line may be half there. Whoever reads leaves it out.
-            self.fault = f"{error.strerror} at {self.folder}"
-            self._close()
+        with self._lock:
+            if self._file is None:
+                if self.fault is None:
+                    self._waiting.append(_line(call))
+                return
+            try:
+                self._write(_line(call))
+            except OSError as error:
+                # A line may be half there. Whoever reads leaves it out.
+                self._fail(error)
+                self._close()
 
     def keep(self, name: str, content: bytes) -> Path | None:
         """Writes a file beside the calls and returns its path; None where it cannot be written."""
         path = self.folder / name
-        if self._file is None and self.fault is None:
-            self._kept[name] = content
-            return path
         unfinished = path.with_suffix(".unfinished")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(content)
-            unfinished.replace(path)
-        except OSError as error:
-            self.fault = f"{error.strerror} at {self.folder}"
-            return None
+        with self._lock:
+            if self._file is None and self.fault is None:
+                self._kept[name] = content
+                return path
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                unfinished.write_bytes(content)
+                unfinished.replace(path)
+            except OSError as error:
+                self._fail(error)
+                return None
         return path
+
+    def _fail(self, error: OSError) -> None:
+        if self.fault is None:
+            self.fault = f"{error.strerror} at {self.folder}"
+            text = f"{self.fault}: until there is room, a kill loses what MLflow does not have"
+            print(text, file=sys.stderr, flush=True)
 
     def close(self, *, sent: bool) -> None:
         """Ends the file; what is all sent is removed."""

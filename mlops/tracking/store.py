@@ -215,13 +215,18 @@ def explained(store: Store) -> Iterator[None]:
         ) from error
 
 
-def patiently(store: Store, action: Callable[[], T]) -> T:
-    """Does what may be done twice, again while the store does not take it, for half a minute.
+def patiently(store: Store, action: Callable[[], T], seconds: float | None = None) -> T:
+    """Does what may be done twice, again while the store does not take it.
+
+    Args:
+        store: Which store.
+        action: What is to be done.
+        seconds: For how long; by default `PATIENCE_SECONDS`.
 
     Raises:
         TrackingError: It still does not.
     """
-    give_up = time.monotonic() + PATIENCE_SECONDS
+    give_up = time.monotonic() + (PATIENCE_SECONDS if seconds is None else seconds)
     while True:
         try:
             with explained(store):

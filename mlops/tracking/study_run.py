@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlops.errors import InputError, TrackingError
+from mlops.errors import InputError, RecordError, TrackingError
 from mlops.tracking import registry
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
@@ -18,6 +18,7 @@ from mlops.tracking.model import discard_unregistered, log_model
 from mlops.tracking.pictures import log_confusion_matrix
 from mlops.tracking.record import (
     ENDS_TAG,
+    PACKING_TAG,
     SETTINGS,
     StudyRecord,
     is_younger,
@@ -98,7 +99,9 @@ class StudyRun:
             patiently(store, lambda: made._log_settings(settings, besides=run.data.params))
         except InputError:
             made._lease.release()
-            store.client.delete_run(made.run_id)
+            if active_run_from_environment() is None:
+                with suppress(Exception):  # it says nothing yet
+                    store.client.delete_run(made.run_id)
             raise
         except BaseException as error:
             with suppress(TrackingError):
@@ -141,12 +144,21 @@ class StudyRun:
         return run
 
     def check(self) -> None:
-        """Stops a driver whose study another one has taken.
+        """Stops a driver whose study another one has taken, as far as is known.
 
         Raises:
             RecordError: So it is.
         """
         self._lease.check()
+
+    def hold(self) -> None:
+        """Makes sure, before something is recorded, that no other driver has taken the study.
+
+        Raises:
+            RecordError: One has.
+            Exception: The store cannot be asked.
+        """
+        self._lease.hold()
 
     def weights(self, trial: int) -> bytes | None:
         """Reads the weights of a trial that was the best when it ended; None where they are lost.
@@ -168,12 +180,18 @@ class StudyRun:
         status = "FINISHED" if error is None else "FAILED"
         if isinstance(error, KeyboardInterrupt):
             status = "KILLED"
+
+        def terminate() -> None:
+            self.hold()
+            self._client.set_terminated(self.run_id, status)
+
         try:
             if error is None:
-                patiently(self.store, lambda: self._client.set_terminated(self.run_id, status))
+                patiently(self.store, terminate)
             else:
-                with explained(self.store):
-                    self._client.set_terminated(self.run_id, status)
+                # It is not this driver's to end if another has it.
+                with explained(self.store), suppress(RecordError):
+                    terminate()
         finally:
             self._lease.release()
 
@@ -290,6 +308,12 @@ def _make_run(store: Store, study: str, tags: Mapping[str, str]) -> Run:
     client = store.client
     given = active_run_from_environment()
     if given is not None:
+        found = client.get_run(given).data.tags
+        if PACKING_TAG in found and found.get(ORIGIN_TAG) != tags[ORIGIN_TAG]:
+            raise InputError(
+                f"MLFLOW_RUN_ID must name a run that is no study yet, got {given}, the study "
+                f"`{found.get('study')}`; unset it"
+            )
         client.update_run(given, name=study)
         for name, value in tags.items():
             client.set_tag(given, name, value)

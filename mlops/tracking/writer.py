@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlops.errors import TrackingError
+from mlops.errors import RecordError, TrackingError
 from mlops.tracking.child_run import ChildRun
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
@@ -154,6 +154,8 @@ class RunWriter:
         self._interrupt_rest()
         give_up = time.monotonic() + PATIENCE_SECONDS
         while not self._flush(everything=True) and time.monotonic() < give_up:
+            if isinstance(self._error, RecordError):  # the study is another driver's
+                break
             time.sleep(RETRY_SECONDS)
 
     def _interrupt_rest(self) -> None:
@@ -221,16 +223,21 @@ class RunWriter:
         if self._error is not None and now < self._retry_at:
             return False
         try:
+            self._parent.result().hold()
             # Before a run says that its trial is the best.
             while self._files:
                 self._send_file(self._files[0])
                 del self._files[0]
             self._send_whole()
             due = [c for c in self._children.values() if everything or c.is_due(now)]
-            self._send([child for child in due if child.original is None])
+            errors = self._send([child for child in due if child.original is None])
             # What copies copy must have been sent.
             copies = [child for child in due if child.original is not None]
-            self._send([child for child in copies if child.original not in self._children])
+            errors += self._send(
+                [child for child in copies if child.original not in self._children]
+            )
+            if errors:
+                raise errors[0]
         except Exception as error:
             # From now, not from the start of a try that may have lasted: calls come in between.
             self._error, self._retry_at = error, time.monotonic() + RETRY_SECONDS
@@ -260,8 +267,8 @@ class RunWriter:
                 self._sent.add(trial)
                 del self._children[trial], whole[trial]
 
-    def _send(self, children: Sequence[ChildRun]) -> None:
-        """Sends children, a server several at a time; after an error no others."""
+    def _send(self, children: Sequence[ChildRun]) -> list[Exception]:
+        """Sends children, a server several at a time, until one is refused; returns why."""
         errors: list[Exception] = []
 
         def send(child: ChildRun) -> float:
@@ -289,8 +296,7 @@ class RunWriter:
             if child.sent:
                 self._sent.add(child.trial)
                 del self._children[child.trial]
-        if errors:
-            raise errors[0]
+        return errors
 
 
 _CARRY_OUT: dict[str, Callable[..., None]] = {

@@ -14,6 +14,7 @@ from mlops.tracking.record import (
     TrialRecord,
     add_calls,
     find_study,
+    of_started_trials,
     read_ends,
     read_trials,
     without_interruptions,
@@ -107,7 +108,8 @@ def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -
         TrackingError: The store cannot be asked.
     """
     spool.open(record.run_id)
-    unsent, problems = read_spool(spool.folder)
+    calls, problems = read_spool(spool.folder)
+    unsent = of_started_trials(calls)
     for problem in problems:
         print(problem, file=sys.stderr, flush=True)
     trials = read_trials(run.store, record.run_id)

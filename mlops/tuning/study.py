@@ -395,6 +395,7 @@ def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packin
 
 def _log_trials(ledger: Ledger, study_run: StudyRun) -> None:
     rows = [row.to_dict() for row in ledger.ordered()]
+    patiently(study_run.store, study_run.hold)
     patiently(study_run.store, lambda: study_run.log_trials(rows))
 
 

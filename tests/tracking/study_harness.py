@@ -15,7 +15,8 @@ from mlops.tracking.writer import RunWriter
 def made(store: Store, run_id: str) -> Future[Any]:
     """A study's run that has been made, as far as its children need it."""
     run: Future[Any] = Future()
-    run.set_result(SimpleNamespace(store=store, run_id=run_id, check=lambda: None))
+    nothing = lambda: None  # noqa: E731
+    run.set_result(SimpleNamespace(store=store, run_id=run_id, check=nothing, hold=nothing))
     return run
 
 

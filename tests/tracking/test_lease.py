@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,44 @@ def test_a_store_that_is_away_for_a_while_loses_no_study(
     held.check()
     held.release()
     assert tag(store, run_id) is None
+
+
+def test_a_driver_that_stood_still_finds_that_another_has_come_and_gone(
+    store: Store, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Lease(store, run_id).take("one")
+    held.hold()
+    held._ending.set()  # it renews no more
+    held._thread.join()
+    store.client.delete_tag(run_id, TAG)
+    held.hold()  # a moment ago it was sure
+    monkeypatch.setattr(lease, "SURE_SECONDS", 0.0)
+    with pytest.raises(RecordError, match="got another one on another machine"):
+        held.hold()
+
+
+def test_who_lets_a_study_go_does_not_let_another_one_s_go(store: Store, run_id: str) -> None:
+    held = Lease(store, run_id).take("one")
+    held._ending.set()
+    held._thread.join()
+    elsewhere(store, run_id)
+    taken = {**tag(store, run_id), "id": "other"}
+    store.client.set_tag(run_id, TAG, json.dumps(taken))
+    held.release()
+    assert tag(store, run_id) == taken
+
+
+def test_of_two_that_take_a_study_at_once_one_has_it_however_slow_it_is_to_write(
+    store: Store, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast, slow = Lease(store, run_id), Lease(store, run_id)
+    for each, name in ((fast, "fast"), (slow, "slow")):
+        each._mine |= {"machine": name, "host": name}
+    write = slow._write
+    monkeypatch.setattr(slow, "_write", lambda: (fast.take("one"), time.sleep(0.4), write()))
+    slow.take("one")  # it has read that nobody has it
+    fast._thread.join(10)
+    with pytest.raises(RecordError, match="on slow"):
+        fast.check()
+    slow.check()
+    slow.release()

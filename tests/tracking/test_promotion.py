@@ -141,6 +141,20 @@ def test_what_was_decided_by_hand_stays_so_when_a_study_is_resumed(sqlite_store:
     assert champion(sqlite_store) == first
 
 
+def test_who_resumes_a_study_that_died_after_crowning_does_not_crown_again(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = register(sqlite_store, 0.5), register(sqlite_store, 0.9)
+    challenge(sqlite_store, first)
+    with monkeypatch.context() as dying:
+        dying.setattr(promotion, "_note_challenge", lambda *given: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            challenge(sqlite_store, second)
+    assert challenge(sqlite_store, second).reason == "it is champion already"
+    promotion.rollback(sqlite_store, "mlp")
+    assert challenge(sqlite_store, second).champion == first
+
+
 def test_rolling_back_further_than_there_were_champions(sqlite_store: Store) -> None:
     with pytest.raises(TrackingError, match="mlp"):
         promotion.rollback(sqlite_store, "mlp")

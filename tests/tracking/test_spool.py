@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from mlops.errors import InputError
-from mlops.tracking.spool import NAME, Spool, read_spool, study_folder
+from mlops.tracking.spool import NAME, Call, Spool, read_spool, study_folder
 
 CALLS = [["start", 0, {"lr": 0.1 + 0.2}, {}, 5], ["record", [{"loss": float("inf")}], 6]]
 
@@ -27,6 +30,27 @@ def test_calls_come_back_as_they_were_added_before_and_after_opening(tmp_path: P
     assert read_spool(tmp_path / "a") == ([*CALLS, ["end", 0]], [])
     spool.close(sent=False)
     assert len(read_spool(tmp_path / "a")[0]) == 3
+
+
+def test_what_is_added_while_it_is_opened_is_in_order(tmp_path: Path) -> None:
+    for attempt in range(30):
+        spool, stop = Spool(tmp_path / str(attempt)), threading.Event()
+        added: list[Call] = []
+
+        def add(spool: Spool = spool, stop: Event = stop, added: list[Call] = added) -> None:
+            while not stop.is_set():
+                added.append(["end", len(added)])
+                spool.add(added[-1])
+
+        adding = threading.Thread(target=add)
+        adding.start()
+        while len(added) < 50:
+            time.sleep(0.0001)
+        spool.open("run")
+        stop.set()
+        adding.join()
+        assert read_spool(spool.folder) == (added, [])
+        spool.close(sent=True)
 
 
 def test_a_driver_goes_on_with_the_file_of_the_one_before(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from study_harness import end, made
 
-from mlops.errors import TrackingError
+from mlops.errors import RecordError, TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
 from mlops.tracking import child_run
 from mlops.tracking import writer as writer_module
@@ -542,13 +542,59 @@ def test_one_run_that_is_refused_does_not_hold_up_the_others(
         writer.start(trial, PARAMS, {"pack": "1"})
         writer.record(records(trial, 4))
         end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    writer.start(3, PARAMS, {"duplicate_of": "1"})
+    writer.copy(3, 1)
     end(writer, 0, Outcome.COMPLETED)
     with pytest.raises(TrackingError, match="1 trial"):
         writer.close()
     runs = children(module_store, parent)
-    assert {trial: run.info.status for trial, run in runs.items()} == {1: "FINISHED", 2: "FINISHED"}
-    for trial, run in runs.items():
-        assert_epochs(module_store, run, trial, 4)
+    assert {n: runs[n].info.status for n in runs} == dict.fromkeys((1, 2, 3), "FINISHED")
+    for trial, original in ((1, 1), (2, 2), (3, 1)):
+        assert_epochs(module_store, runs[trial], original, 4)
+
+
+def test_a_driver_that_has_lost_its_study_writes_nothing_more(
+    module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_run, "FLUSH_SECONDS", 0.02)
+    run = made(module_store, parent)
+    writer = RunWriter(run, {})
+    writer.start(0, PARAMS, {})
+    writer.record(records(0, 2))
+    deadline = time.monotonic() + 20
+    while not children(module_store, parent):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+    def lost() -> None:
+        raise RecordError("another driver has taken it over")
+
+    run.result().hold = lost
+    started = time.monotonic()
+    writer.record(records(0, 4, first=3))
+    writer.start(1, PARAMS, {})
+    for trial in (0, 1):
+        end(writer, trial, Outcome.INTERRUPTED)
+    with pytest.raises(TrackingError, match="another driver has taken it over; 2 trials"):
+        writer.close()
+    assert time.monotonic() - started < writer_module.PATIENCE_SECONDS
+    assert [(n, child.info.status) for n, child in children(module_store, parent).items()] == [
+        (0, "RUNNING")
+    ]
+    assert_epochs(module_store, children(module_store, parent)[0], 0, 2)
+
+
+def test_a_file_store_takes_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer of it was lost; other stores know a step that they have."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    store = open_store(f"file://{tmp_path}/files")
+    study = str(store.client.create_run(store.experiment_id).info.run_id)
+    client = Client(store.client, after=failing(2, "log_batch"))
+    writer = RunWriter(made(through(store, client), study), {})
+    write_study(writer)
+    writer.close()
+    assert_study(store, study)
 
 
 def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str) -> None:
