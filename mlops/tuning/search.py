@@ -246,6 +246,6 @@ def _check_same(trial: dict[str, Any], recorded: TrialRecord | None) -> None:
     if proposed != recorded.params:
         raise InputError(
             f"trial {trial['number']} must be proposed as it was before, got {proposed}, was "
-            f"{recorded.params}; resume with the versions of Python's libraries, and on the kind of "
-            "processor, that the study was begun with"
+            f"{recorded.params}; resume with the versions of Python's libraries and on the kind of "
+            "processor that the study was begun with"
         )
