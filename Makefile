@@ -40,14 +40,8 @@ predict: setup
 	$(BIN)/python -m ray_jobs.predict $(ARGS)
 
 # To a cluster: `ray start --head` is one. The record goes to MLFLOW_TRACKING_URI, or to the store here.
-# Ray asks for the token in ~/.ray/auth_token once there is one, but sends it only in mode `token`.
 submit: setup
-	$(BIN)/python -m ray_jobs.init_mlflow
-	uri=$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}; \
-	RAY_AUTH_MODE=$${RAY_AUTH_MODE:-$$(test -e ~/.ray/auth_token && echo token || echo disabled)} \
-	$(BIN)/ray job submit --address $(ADDRESS) --working-dir . \
-	  --runtime-env-json "{\"env_vars\": {\"MLFLOW_TRACKING_URI\": \"$$uri\"}}" \
-	  -- python -m ray_jobs.tune $(ARGS)
+	$(BIN)/python -m ray_jobs.tune --address $(ADDRESS) $(ARGS)
 
 ui: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh $(ARGS)

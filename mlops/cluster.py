@@ -10,10 +10,12 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mlops.errors import InputError, first_line
 
+LOCAL = "local"
 # Seconds a cluster may take to accept a connection.
 CONNECT_SECONDS = 10.0
 
@@ -34,40 +36,52 @@ class Workers:
 
 
 class Connection:
-    """A connection to Ray: to the cluster that `RAY_ADDRESS` names, else to one started here.
+    """A connection to Ray: to a cluster that is there, else to one started here.
 
     Open it in the main thread: the kernel ends the processes of a cluster with the thread that
     started them. An existing connection is used and left alone.
+
+    Args:
+        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; by default what `RAY_ADDRESS` says, and
+            `local` without it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str | None = None) -> None:
         # Before anything imports Ray.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        if self._address != LOCAL:
+            authenticate()
         self._opened = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether there is no cluster but the one to be started here."""
+        return self._address == LOCAL
 
     def open(self) -> None:
         """Connects.
 
         Raises:
-            InputError: If there is no cluster at `RAY_ADDRESS`.
+            InputError: If there is no cluster at the address.
         """
         import ray
 
         if ray.is_initialized():
             return
-        address = os.environ.get("RAY_ADDRESS", "local")
-        doing = "starting Ray" if address == "local" else f"connecting to Ray at {address}"
+        address = self._address
+        doing = "starting Ray" if self.is_local else f"connecting to Ray at {address}"
         print(doing, file=sys.stderr, flush=True)
         _check(address)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=address,
-                include_dashboard=False if address == "local" else None,
+                include_dashboard=False if self.is_local else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError) as error:
             raise _no_cluster(address, error) from error
         # Ray's own ends the process with a dump of the stack.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -101,9 +115,25 @@ def _check(address: str) -> None:
 
 def _no_cluster(address: str, error: Exception) -> InputError:
     return InputError(
-        f"RAY_ADDRESS must name a running cluster, got {address} ({first_line(error)}); start one "
-        "with `ray start --head`, or unset RAY_ADDRESS to use this machine alone"
+        f"address: must be that of a running cluster, got {address} ({first_line(error)}); start "
+        "one with `ray start --head`, see that its token is in ~/.ray/auth_token here too, or "
+        "leave --address and RAY_ADDRESS out to use this machine alone"
     )
+
+
+def authenticate() -> None:
+    """Lets Ray send its token, if there is one; to an address it does so only when told."""
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")
+    if "RAY_AUTH_TOKEN" in os.environ or Path(token).expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def lasting_folder() -> Path:
+    """Returns the folder that relative paths of what is to stay are in.
+
+    That of a submitted job is a copy, which Ray removes with the job: then it is the home.
+    """
+    return Path.home() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
 
 
 def workers(

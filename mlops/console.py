@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 from mlops.errors import InputError, MlopsError
@@ -42,11 +43,12 @@ def run_job(
     return 0
 
 
-def _interrupt(*_: object) -> None:
-    """Takes SIGTERM for Ctrl-C, which a shell's background jobs ignore."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Takes SIGTERM for Ctrl-C, which a shell's background jobs ignore and Ray's jobs block."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    if not callable(on_interrupt):
         raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)
+    on_interrupt(signal.SIGINT, frame)
 
 
 def leave(status: int) -> None:

@@ -8,6 +8,7 @@
     ├── RecordError          exit 1: the MLflow store failed once the study was under way
     ├── StudyError           exit 1: the study ran and failed
     ├── ServingError         exit 1: the endpoint or the workers of a table failed
+    ├── RemoteJobError       exit as the job on the cluster: it failed there
     └── RequestError         a request to the endpoint is refused, with an HTTP status
 
 A message states the rule, then the value, then the remedy.
@@ -63,6 +64,19 @@ class StudyError(MlopsError):
 
 class ServingError(MlopsError):
     """The endpoint did not start, or Ray ended under it, or the workers of a table failed."""
+
+
+class RemoteJobError(MlopsError):
+    """A job on a cluster failed.
+
+    Args:
+        message: What is known of it.
+        exit_code: Its exit status.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 class Detail(NamedTuple):

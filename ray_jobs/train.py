@@ -10,20 +10,24 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags
+from mlops import flags, submission
 from mlops.console import leave, run_job
 from mlops.settings.study import TrainSettings
+from mlops.tracking.store import resolve_uri
 from mlops.tuning import study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Trains the configuration that the flags describe."""
     given = flags.load(TrainSettings, argv, name="train", description=__doc__ or "")
+    if submission.is_job_server(given.address):
+        return submission.run("train", argv, given.address, resolve_uri(given.tracking.uri))
     plan = study.Plan(
         name=given.study or study.name_by_time("train"),
         default=given.hyperparameters,
         metric=given.metric,
         seed=given.seed,
+        address=given.address,
         **given.resources.model_dump(),
     )
     return study.run(plan, given.data, given.tracking, given.model_dump())

@@ -5,6 +5,7 @@ python -m ray_jobs.tune --data.path table.csv --data.target label --max_evals 20
 python -m ray_jobs.tune --max_evals 4 --epochs 2                 # a tiny one, to see it work
 python -m ray_jobs.tune --study NAME --resume                    # what is left of it
 python -m ray_jobs.tune --study NAME --resume --max_evals 400    # and more
+python -m ray_jobs.tune --address http://127.0.0.1:8265          # on a Ray cluster
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags
+from mlops import flags, submission
 from mlops.console import leave, run_job
 from mlops.settings.study import TuneSettings
+from mlops.tracking.store import resolve_uri
 from mlops.tuning import study
 
 
@@ -27,6 +29,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         description=__doc__ or "",
         recorded=lambda given: study.recorded_settings(given.study, given.tracking),
     )
+    if submission.is_job_server(given.address):
+        return submission.run("tune", argv, given.address, resolve_uri(given.tracking.uri))
     name = given.study or study.name_by_time("tune")
     plan = study.Plan(
         name=name,
@@ -44,10 +48,12 @@ def main(argv: list[str]) -> dict[str, Any]:
         time_budget=given.time_budget,
         target=given.target,
         trial_timeout=given.trial_timeout,
+        no_worker_timeout=given.no_worker_timeout,
         checkpoint_every=given.checkpoint_every,
         storage=given.storage,
         resume=given.resume,
         again=flags.again("tune", argv, study=name),
+        address=given.address,
         **given.resources.model_dump(),
     )
     return study.run(plan, given.data, given.tracking, given.model_dump())

@@ -7,7 +7,6 @@ way as keep the workers busy, so memory does not grow with the table.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter, deque
@@ -45,8 +44,9 @@ class Job:
         overwrite: Replace the output if there is one.
         block_rows: Rows of a block, or "auto".
         workers: Ray's workers; 0 for threads of this process instead, one a core. "auto" is as many
-            as fit the cluster that `RAY_ADDRESS` names, 0 without one.
+            as fit the cluster, 0 without one.
         cpus_per_worker: Cores of a worker of Ray's.
+        address: The cluster; by default what `RAY_ADDRESS` says.
     """
 
     input: str
@@ -58,6 +58,7 @@ class Job:
     block_rows: int | Literal["auto"] = "auto"
     workers: int | Literal["auto"] = "auto"
     cpus_per_worker: float = 1.0
+    address: str | None = None
 
 
 def run(job: Job, tracking: TrackingSettings) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def run(job: Job, tracking: TrackingSettings) -> dict[str, Any]:
     with ExitStack() as stack:
         # Libraries may print; stdout is for the job's result alone.
         stack.enter_context(redirect_stdout(sys.stderr))
-        connection = stack.enter_context(closing(cluster.Connection()))
+        connection = stack.enter_context(closing(cluster.Connection(job.address)))
         background = ThreadPoolExecutor(max_workers=1)
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
         check_files(job)
@@ -140,8 +141,7 @@ def open_pool(job: Job, connection: cluster.Connection) -> Pool:
     from mlops.serving.pools import RayWorkers, Threads
 
     # Ray's start and its workers' imports take longer than threads take for millions of rows.
-    alone = os.environ.get("RAY_ADDRESS", "local") == "local"
-    if job.workers == 0 or (job.workers == "auto" and alone):
+    if job.workers == 0 or (job.workers == "auto" and connection.is_local):
         return Threads()
     connection.open()
     return RayWorkers(job.workers, job.cpus_per_worker)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +20,25 @@ from pydantic import (
 
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _of_cluster(value: str | None) -> str | None:
+    if value is None or re.fullmatch(r"auto|local|(ray://)?[^/@\s]+:\d+", value):
+        return value
+    raise ValueError(
+        f"must be auto, HOST:PORT or ray://HOST:PORT, got {value!r}; leave it out to use this "
+        "machine alone"
+    )
+
+
+def _of_cluster_or_job_server(value: str | None) -> str | None:
+    if value is not None and re.fullmatch(r"https?://[^/@\s]+/?", value):
+        return value
+    return _of_cluster(value)
+
+
+ClusterAddress = Annotated[str | None, AfterValidator(_of_cluster)]
+Address = Annotated[str | None, AfterValidator(_of_cluster_or_job_server)]
 
 
 class Section(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from mlops.errors import SettingsError
-from mlops.settings.sections import Auto, Section, TrackingSettings
+from mlops.settings.sections import Auto, ClusterAddress, Section, TrackingSettings
 
 # HAProxy counts in milliseconds.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
@@ -96,7 +96,11 @@ class PredictSettings(Section):
     workers: NonNegativeInt | Auto = Field(
         "auto",
         description="Ray's workers, 0 is this process alone, on all its cores; auto is as many as "
-        "fit the cluster of RAY_ADDRESS, 0 without one",
+        "fit the cluster, 0 without one",
     )
     cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker of Ray's")
+    address: ClusterAddress = Field(
+        None,
+        description="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; by default RAY_ADDRESS",
+    )
     tracking: TrackingSettings = Field(TrackingSettings(), description="where the registry is")

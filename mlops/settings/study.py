@@ -18,6 +18,7 @@ from pydantic import (
 from mlops.errors import SettingsError
 from mlops.hyperparameters import NAMES, Hyperparameters, problem_with
 from mlops.settings.sections import (
+    Address,
     Auto,
     DataSettings,
     ResourceSettings,
@@ -57,6 +58,11 @@ class StudySettings(Section):
     )
     seed: Seed = Field(0, description="seed of the split, the search and the training")
     study: str | None = Field(None, description="name of the study; by default job and time")
+    address: Address = Field(
+        None,
+        description="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; http://HOST:PORT sends the "
+        "job there; by default RAY_ADDRESS, or this machine alone",
+    )
     resources: ResourceSettings = Field(ResourceSettings(), description="cores and GPUs")
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
 
@@ -133,6 +139,9 @@ class TuneSettings(StudySettings):
     target: float | None = Field(None, description="a score, of the metric, that ends the study")
     trial_timeout: PositiveFloat | None = Field(
         None, description="seconds without an epoch after which a worker counts as dead"
+    )
+    no_worker_timeout: PositiveFloat = Field(
+        600.0, description="seconds without any worker after which the study stops, to be resumed"
     )
     checkpoint_every: PositiveFloat | None = Field(
         None, description="seconds between checkpoints of a pack in training, kept in the storage"

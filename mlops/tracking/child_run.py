@@ -83,6 +83,7 @@ class ChildRun:
         from mlflow.entities import Metric
 
         outcome = Outcome(result["outcome"])
+        self.tags |= {name: result[name] for name in ("node", "device") if result.get(name)}
         self.metrics += [Metric(name, value, now, 0) for name, value in metrics.items()]
         if outcome is not Outcome.INTERRUPTED:
             self.tags[RESULT_TAG] = json.dumps(result)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mlops.cluster import lasting_folder
 from mlops.errors import InputError
 
 Call = list[Any]
@@ -28,7 +29,9 @@ NAME = "record.jsonl"
 
 def study_folder(storage: str | Path, study: str) -> Path:
     """Returns the folder of a study, whatever its name."""
-    return Path(storage).absolute() / quote(study, safe=" ").replace(".", "%2E")
+    return (
+        lasting_folder() / Path(storage).expanduser() / quote(study, safe=" ").replace(".", "%2E")
+    )
 
 
 class Spool:

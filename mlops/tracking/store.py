@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
+from mlops.cluster import lasting_folder
 from mlops.errors import TrackingError, first_line
 from mlops.tracking.probe import (
     ELSEWHERE,
@@ -171,12 +172,6 @@ def open_store(
         )
     if path is not None:
         check_sqlite(path, timeout)
-        if "working_dir_files" in path.parts:
-            logging.getLogger(__name__).warning(
-                "the record should outlive the job, but %s is in Ray's copy of the working "
-                "directory; submit with MLFLOW_TRACKING_URI set, as `make submit` does",
-                path,
-            )
     prepare_environment()
     import mlflow.exceptions
 
@@ -187,7 +182,7 @@ def open_store(
             else:
                 _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()))
             client = _client(chosen)
-            found = _experiment_of_run(client) or _experiment(client, experiment)
+            found = _experiment_of_run(client) or _experiment(client, experiment, path is not None)
         except mlflow.exceptions.MlflowException as error:
             raise TrackingError(
                 f"the tracking store must be usable, got {without_password(chosen)} "
@@ -263,7 +258,7 @@ def _sqlite_path(uri: str) -> Path | None:
     rest = uri.removeprefix("sqlite:///")
     if rest == uri or rest in ("", ":memory:") or "?" in rest:
         return None
-    return Path(rest).absolute()
+    return lasting_folder() / rest
 
 
 def _check(uri: str, timeout: float) -> None:
@@ -290,13 +285,16 @@ def _experiment_of_run(client: MlflowClient) -> Experiment | None:
         ) from error
 
 
-def _experiment(client: MlflowClient, name: str) -> Experiment:
+def _experiment(client: MlflowClient, name: str, in_file: bool) -> Experiment:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            client.create_experiment(name)
+            # MLflow's own choice is ./mlruns, by its number.
+            folder = lasting_folder() / "mlruns" / name
+            elsewhere = in_file and lasting_folder() != Path.cwd()
+            client.create_experiment(name, folder.as_uri() if elsewhere else None)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

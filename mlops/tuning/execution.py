@@ -24,9 +24,9 @@ from mlops.tuning.packing import Packing
 from mlops.tuning.progress import Progress
 from mlops.tuning.resuming import Before
 from mlops.tuning.search import PackSearch
-from mlops.tuning.silence import Silence
 from mlops.tuning.stopping import Stop
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.watch import Watch
 
 if TYPE_CHECKING:
     from mlops.tracking.study_run import StudyRun
@@ -103,6 +103,7 @@ def search(
     if before.weights and ledger.best is not None:
         ledger.weights = {ledger.best.trial: before.weights}
     stop = Stop(ledger, deadline, plan.target)
+    watch = Watch(stop, plan.trial_timeout, plan.no_worker_timeout)
     _set_up_tune(workers.count)
     tune_module.TuneController = PackController
     with (
@@ -124,7 +125,7 @@ def search(
                     raise_on_failed_trial=False,
                     storage_path=folder,
                     trial_dirname_creator=lambda trial: f"pack-{trial.trial_id}",
-                    callbacks=[logger, ledger, progress, Silence(plan.trial_timeout)],
+                    callbacks=[logger, ledger, progress, watch],
                     verbose=0,
                 )
         finally:

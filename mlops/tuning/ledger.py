@@ -31,6 +31,8 @@ class Row:
     best_epoch: int = 0
     epochs: int = 0
     seconds: float = 0.0
+    node: str = ""
+    device: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class Ledger(Callback):
         row.outcome, row.reason = Outcome(ended["outcome"]), ended["reason"]
         row.score, row.metrics = ended["score"], ended["metrics"]
         row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
-        row.seconds = ended["seconds"]
+        row.seconds, row.node, row.device = ended["seconds"], ended["node"], ended["device"]
         # Not `leaders(1)`: sorting all trials at each one's end is a millisecond after 3,000.
         if row.score is not None and (self.best is None or self._rank(row) < self._rank(self.best)):
             self.best = row

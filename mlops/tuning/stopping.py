@@ -27,6 +27,7 @@ class Stop(Stopper):
     Attributes:
         reason: Why the study was stopped; None if it was not.
         by_user: Whether the user did.
+        error: What is wrong, if that is why.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Stop(Stopper):
         self._ledger, self._deadline, self._target = ledger, deadline, target
         self.reason: str | None = None
         self.by_user = False
+        self.error: str | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Stops no single pack."""
@@ -45,6 +47,10 @@ class Stop(Stopper):
         if self.reason is None:
             self.reason = self._why()
         return self.reason is not None
+
+    def give_up(self, error: str) -> None:
+        """Stops a study that cannot go on now."""
+        self.error = self.reason = error
 
     def _why(self) -> str | None:
         best, metric = self._ledger.best, self._ledger.metric

@@ -58,9 +58,11 @@ class Plan:
         time_budget: Seconds after which the study is ended.
         target: A score that ends the study.
         trial_timeout: Seconds that a worker may go without a report; None for ever.
+        no_worker_timeout: Seconds without any worker after which the study stops.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         storage: Folder for what is not in MLflow yet.
         resume: Go on with the study of this name.
+        address: The Ray cluster; by default what `RAY_ADDRESS` says, else this machine alone.
         again: The command that resumes it.
     """
 
@@ -82,9 +84,11 @@ class Plan:
     time_budget: float | None = None
     target: float | None = None
     trial_timeout: float | None = None
+    no_worker_timeout: float = 600.0
     checkpoint_every: float | None = None
     storage: str = "studies"
     resume: bool = False
+    address: str | None = None
     again: str = ""
 
 
@@ -119,7 +123,7 @@ def run(
     with ExitStack() as stack:
         # Libraries may print; stdout is for the job's result alone.
         stack.enter_context(redirect_stdout(sys.stderr))
-        connection = stack.enter_context(closing(cluster.Connection()))
+        connection = stack.enter_context(closing(cluster.Connection(plan.address)))
         background = ThreadPoolExecutor(max_workers=1)
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
         # Searching for garbage after every few hundred new objects is a fifth of what imports cost.
@@ -139,6 +143,8 @@ def run(
             _log_trials(ledger, study_run)
             if stop.by_user:
                 raise KeyboardInterrupt
+            if stop.error is not None:
+                raise StudyError(f"{stop.error}; resume it when the cluster has workers again")
             # torch exports one network at a time.
             wait([warming])
             recording = background.submit(_log_best, ledger, ready, study_run, tracking.model_name)
@@ -172,7 +178,7 @@ def name_by_time(job: str) -> str:
 
 
 def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str, Any]:
-    """Reads what a study that is to be resumed was begun with, but for the budgets of that run.
+    """Reads what a study that is to be resumed was begun with, but for that run's own concerns.
 
     Args:
         study: Its name; None for the last one.
@@ -184,7 +190,8 @@ def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str
     """
     record = resuming.recorded_study(_open_store(tracking), study)
     settings = {**record.settings, "study": record.name, "tracking": tracking.model_dump()}
-    return {**settings, "max_evals": max(record.ends), "time_budget": None, "target": None}
+    this_time = {"time_budget": None, "target": None, "address": None}
+    return {**settings, "max_evals": max(record.ends), **this_time}
 
 
 def _load(data: DataSettings, seed: int) -> Parts:

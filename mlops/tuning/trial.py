@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import math
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -68,12 +69,13 @@ class PackOptions:
 class PackTrial(tune.Trainable):
     """Trains a pack, reporting by time; every report carries what happened since the last one.
 
-    A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields without the
-    weights), and when one of them is the pack's best so far `best`: its number and the safetensors
-    bytes of its weights. Settled trials, trained again for their neighbours' sake, are not in that
-    contest: their scores may differ a little from those on record. `scores` has [trial number,
-    score or None] for each trial that has ended; the last report is `done`. A pack that goes on
-    from a checkpoint first reports again all that it had told by then.
+    A report has `records` (`EpochRecord` fields) and `results` (`TrialResult` fields with the
+    `node` and `device` that trained it in place of weights), and when one of them is the pack's
+    best so far `best`: its number and the safetensors bytes of its weights. Settled trials, trained
+    again for their neighbours' sake, are not in that contest: their scores may differ a little from
+    those on record. `scores` has [trial number, score or None] for each trial that has ended; the
+    last report is `done`. A pack that goes on from a checkpoint first reports again all that it had
+    told by then.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -90,6 +92,7 @@ class PackTrial(tune.Trainable):
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options
+        self._place = _place(options.device)
         self._checkpoints: Checkpoints | None = None
         if options.checkpoints is not None and options.checkpoint_every is not None:
             self._checkpoints = Checkpoints(
@@ -203,7 +206,7 @@ class PackTrial(tune.Trainable):
         del fields["weights"]
         fields["outcome"] = result.outcome.value
         self._told.results.append(fields)
-        return fields
+        return {**fields, **self._place}
 
     def _order(self, result: TrialResult | None) -> tuple[float, int]:
         """Sorts better scores last, and of equal ones the lower number, as the ledger does."""
@@ -211,3 +214,12 @@ class PackTrial(tune.Trainable):
             return (-math.inf, 0)
         sign = 1.0 if METRICS[self._options.metric] == "max" else -1.0
         return (sign * result.score, -result.trial)
+
+
+def _place(device: str) -> dict[str, str]:
+    """Names the host and the device of this process."""
+    if device == "cuda":
+        import torch
+
+        device = f"cuda, {torch.cuda.get_device_name()}"
+    return {"node": socket.gethostname(), "device": device}

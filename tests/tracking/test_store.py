@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -247,15 +246,21 @@ def test_a_database_in_memory_is_refused(uri: str) -> None:
         open_store(uri)
 
 
-def test_a_store_in_a_copy_of_the_working_directory_is_warned_of(
-    empty_database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_store_of_a_submitted_job_outlives_ray_s_copy_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
-    for folder, warnings in [(tmp_path, 0), (copy, 1)]:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(empty_database, folder / "mlflow.db")
-        open_store(f"sqlite:///{folder}/mlflow.db")
-        assert caplog.text.count("submit with MLFLOW_TRACKING_URI set") == warnings
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    home.mkdir()
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    store = open_store()
+    assert store.uri == f"sqlite:///{home}/mlflow.db"
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    store.client.log_text(run_id, "text", "file.txt")
+    assert [*home.glob("mlruns/**/file.txt")]
+    assert list(copy.iterdir()) == []
 
 
 def test_a_file_store_is_used_when_the_user_opts_in(

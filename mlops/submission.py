@@ -1,0 +1,169 @@
+"""A job on a Ray cluster: sent to its job server, followed, stopped with Ctrl-C.
+
+This is `ray job submit` in the job's own words: the same command with `--address http://...` says
+the same things, ends with the same JSON line and exits with the same status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from urllib.parse import urlsplit
+
+from mlops.cluster import authenticate
+from mlops.errors import InputError, RemoteJobError, first_line
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+T = TypeVar("T")
+
+# What the job needs of this process's environment.
+VARIABLES = (
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_S3_ENDPOINT_URL",
+)
+# Seconds that a stopped job has to tell MLflow; Ray's own are 3.
+STOP_SECONDS = 60
+# Seconds until a new cluster takes jobs.
+PATIENCE_SECONDS = 60.0
+
+
+def is_job_server(address: str | None) -> TypeGuard[str]:
+    """Tells whether an address is a job server's, to which jobs are sent."""
+    return address is not None and address.startswith(("http://", "https://"))
+
+
+def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[str, Any]:
+    """Runs a job on a cluster, from a copy of this folder, and returns its result.
+
+    Args:
+        job: Its name, such as `tune`.
+        argv: Its flags; `--address` is left out.
+        address: The job server.
+        tracking_uri: The MLflow store for its record.
+
+    Raises:
+        InputError: There is no such server, it does not let this process in, or the cluster cannot
+            reach the store.
+        RemoteJobError: The job failed; it has said why.
+        KeyboardInterrupt: The user stopped it.
+    """
+    _check_store(tracking_uri, address)
+    authenticate()
+    client = _answered(address, lambda: _connect(address))
+    command = shlex.join(["python", "-m", f"ray_jobs.{job}", *_without_address(argv)])
+    environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    environment["MLFLOW_TRACKING_URI"] = tracking_uri
+    environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(STOP_SECONDS)
+    runtime = {"working_dir": ".", "env_vars": environment}
+    number = _answered(address, lambda: client.submit_job(entrypoint=command, runtime_env=runtime))
+    print(f"job {number} at {address}", file=sys.stderr, flush=True)
+    output = _Output()
+    try:
+        details = _follow(client, number, output)
+    except KeyboardInterrupt:
+        print("stopping the job", file=sys.stderr, flush=True)
+        client.stop_job(number)
+        _follow(client, number, output)
+        raise
+    return _result(details, output, number)
+
+
+def _check_store(uri: str, address: str) -> None:
+    if urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1"):
+        return  # this machine, or a tunnel
+    if not uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql", "databricks")):
+        raise InputError(
+            f"tracking.uri: must be a store that the cluster reaches, got {uri}; start one with "
+            "`make tracking-server` and set MLFLOW_TRACKING_URI"
+        )
+
+
+def _connect(address: str) -> JobSubmissionClient:
+    from ray.job_submission import JobSubmissionClient
+
+    return JobSubmissionClient(address)
+
+
+def _answered(address: str, ask: Callable[[], T]) -> T:
+    """Asks a job server, again while a new one has no agent to take jobs."""
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ask()
+        except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+            told = first_line(error)
+            if "No available agent" not in str(error) or time.monotonic() > give_up:
+                raise InputError(
+                    f"address: must be that of a job server that takes this job, got {address} "
+                    f"({told}); see that the cluster runs, and that its token is in "
+                    "~/.ray/auth_token here too"
+                ) from error
+        time.sleep(1.0)
+
+
+def _without_address(argv: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    flags = iter(argv)
+    for flag in flags:
+        if flag == "--address":
+            next(flags, None)
+        elif not flag.startswith("--address="):
+            kept.append(flag)
+    return kept
+
+
+class _Output:
+    """What a job writes: shown as it comes, but for a last line of JSON, which is its result."""
+
+    def __init__(self) -> None:
+        self.result = ""
+        self._held = ""
+
+    def add(self, text: str) -> None:
+        """Takes the next piece."""
+        *lines, self._held = (self._held + text).split("\n")
+        for line in lines:
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        if line.startswith("{"):
+            self.result = line
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _follow(client: JobSubmissionClient, number: str, output: _Output) -> JobDetails:
+    """Shows what a job writes until it has ended."""
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(number):
+            output.add(text)
+
+    asyncio.run(tail())
+    while not (details := client.get_job_info(number)).status.is_terminal():
+        time.sleep(0.2)
+    return details
+
+
+def _result(details: JobDetails, output: _Output, number: str) -> dict[str, Any]:
+    status = str(details.status.value)
+    if status == "SUCCEEDED" and output.result:
+        result: dict[str, Any] = json.loads(output.result)
+        return result
+    if status == "STOPPED":
+        raise RemoteJobError(f"the job {number} must run to its end, got stopped", 130)
+    code = details.driver_exit_code
+    if code is None:  # it has not even begun
+        raise RemoteJobError(f"the job {number} must start, got {details.message}")
+    raise RemoteJobError(f"the job {number} must end well, got exit status {code}, see above", code)

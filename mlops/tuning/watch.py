@@ -1,0 +1,72 @@
+"""Watches over a study's workers: those that have gone silent, and that there are any."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import ray
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from mlops.tuning.stopping import Stop
+
+# A worker that can ends itself in time, and says where it hung.
+GRACE_SECONDS = 5.0
+# A worker takes some seconds to start.
+QUIET_SECONDS = 30.0
+
+
+class Watch(Callback):
+    """Ends silent workers, and the study when it has had none for too long.
+
+    A silent worker ends itself, unless it cannot: one that is stopped, or waits for a disk or a
+    device in the kernel. Tune starts its pack again, on another one. Without any it would wait for
+    ever.
+
+    Args:
+        stop: What ends the study.
+        silence: Seconds without a report that are too long; None for no such limit.
+        absence: Seconds without a worker that are too long.
+    """
+
+    def __init__(self, stop: Stop, silence: float | None, absence: float) -> None:
+        self._stop, self._silence, self._absence = stop, silence, absence
+        self._heard: dict[Trial, float] = {}
+        self._last_any = time.monotonic()
+        self._has_told = False
+
+    def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
+        """Begins to wait for a pack."""
+        self._heard[trial] = time.monotonic()
+
+    def on_trial_result(self, *, trial: Trial, **info: Any) -> None:
+        """Goes on waiting."""
+        self._heard[trial] = time.monotonic()
+
+    def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
+        """Waits no more."""
+        self._heard.pop(trial, None)
+
+    on_trial_complete = on_trial_error = on_trial_recover
+
+    def on_step_end(self, **info: Any) -> None:
+        """Looks for silent workers, and for any."""
+        now = time.monotonic()
+        if self._silence is not None:
+            self._end_silent(now - self._silence - GRACE_SECONDS)
+        if self._heard:
+            self._last_any, self._has_told = now, False
+        elif now - self._last_any > self._absence:
+            self._stop.give_up(f"there must be a worker, got none for {self._absence:g} s")
+        elif now - self._last_any > QUIET_SECONDS and not self._has_told:
+            self._has_told = True
+            text = f"no worker is there; stopping if there is none in {self._absence:g} s in all"
+            print(text, file=sys.stderr, flush=True)
+
+    def _end_silent(self, too_long_ago: float) -> None:
+        for trial in [trial for trial, heard in self._heard.items() if heard < too_long_ago]:
+            del self._heard[trial]
+            if trial.temporary_state.ray_actor is not None:
+                ray.kill(trial.temporary_state.ray_actor)
