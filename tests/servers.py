@@ -121,20 +121,28 @@ class RayHead:
 
 
 @contextmanager
-def ray_head(environment: dict[str, str]) -> Iterator[RayHead]:
+def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[RayHead]:
     """A cluster as `ray start --head` makes it, for as long as it is needed."""
     port, dashboard, agent = free_port(), free_port(), free_port()
-    ray = str(Path(sys.executable).with_name("ray"))  # not the one on the path, if any
-    words = [ray, "start", "--head", "--block", "--port", str(port), "--num-cpus", "2",
-             "--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard),
+    flags = ["--head", "--port", str(port), "--num-cpus", str(cpus), "--dashboard-host",
+             "127.0.0.1", "--dashboard-port", str(dashboard),
              "--dashboard-agent-listen-port", str(agent)]  # fmt: skip
-    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
+    with ray_node(environment, *flags) as process:
         deadline = time.monotonic() + 60
+        while not _listens(dashboard):
+            assert process.poll() is None, f"ray start exited with {process.returncode}"
+            assert time.monotonic() < deadline, "ray start took longer than 60 s"
+            time.sleep(0.2)
+        yield RayHead(f"127.0.0.1:{port}", dashboard)
+
+
+@contextmanager
+def ray_node(environment: dict[str, str], *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node as `ray start --block` makes it."""
+    ray = str(Path(sys.executable).with_name("ray"))  # not the one on the path, if any
+    words = [ray, "start", "--block", *flags]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL) as process:
         try:
-            while not _listens(dashboard):
-                assert process.poll() is None, f"ray start exited with {process.returncode}"
-                assert time.monotonic() < deadline, "ray start took longer than 60 s"
-                time.sleep(0.2)
-            yield RayHead(f"127.0.0.1:{port}", dashboard)
+            yield process
         finally:
             process.terminate()

@@ -142,6 +142,23 @@ def test_sigterm_is_taken_as_ctrl_c(on_ctrl_c: Any, capsys: pytest.CaptureFixtur
     assert "interrupted" in capsys.readouterr().err
 
 
+def test_sigterm_interrupts_a_job_of_rays_too() -> None:
+    """Ray blocks SIGINT in its jobs."""
+
+    def job() -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(60)
+        return {}
+
+    before = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        assert run_job(job) == 130
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_last_line_of_stdout_is_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     result = {"name": "ein\nZwölftel", "score": 0.5, "best": None, "rows": [1, 2]}
 

@@ -1,4 +1,4 @@
-"""The jobs as commands: exit codes, what goes where, MLproject entries, Ray jobs."""
+"""The jobs as commands: exit codes, what goes where, MLproject entries."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import servers
 
 from mlops.tracking.store import open_store
 
@@ -107,7 +105,7 @@ def test_an_address_without_a_cluster_is_refused_at_once(
     done = command(away, sys.executable, "-m", "ray_jobs.train", cwd=tmp_path)
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: RAY_ADDRESS must name a running cluster, got 127.0.0.1:1 (")
+    assert last.startswith("error: address: must be that of a running cluster, got 127.0.0.1:1 (")
     assert "Traceback" not in done.stderr
 
 
@@ -205,42 +203,3 @@ def test_mlproject_entries(
         assert parent.data.metrics["test_accuracy"] > 0.5
     assert (folder / "small.parquet").exists() == (entry == "generate_data")
     (folder / "small.parquet").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def ray_head(environment: dict[str, str]) -> Iterator[int]:
-    """A cluster of one machine; yields the dashboard's port."""
-    with servers.ray_head(environment) as head:
-        yield head.dashboard
-
-
-def submit(
-    environment: dict[str, str], port: int, arguments: str
-) -> subprocess.CompletedProcess[str]:
-    """Submits as users do, again while the new cluster has no agent to take jobs."""
-    for _ in range(20):
-        done = command(
-            environment, "make", "-C", ROOT, "submit", f"BIN={Path(sys.executable).parent}",
-            f"ADDRESS=http://127.0.0.1:{port}", f"ARGS={arguments}", "-o", "setup",
-        )  # fmt: skip
-        if "No available agent" not in done.stderr:
-            break
-        time.sleep(2)
-    return done
-
-
-def test_submit_to_a_cluster(environment: dict[str, str], folder: Path, ray_head: int) -> None:
-    uri = open_store().uri
-    with_store = {**environment, "MLFLOW_TRACKING_URI": uri}
-    done = submit(with_store, ray_head, "--max_evals 2 --epochs 2 --study submitted")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "2/2 trials" in done.stdout
-    store = open_store()
-    runs = store.client.search_runs([store.experiment_id], "tags.study = 'submitted'")
-    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
-
-
-def test_a_submitted_job_that_fails_says_so(environment: dict[str, str], ray_head: int) -> None:
-    done = submit(environment, ray_head, "--max_evals 0")
-    assert done.returncode != 0
-    assert "max_evals: must be greater than 0" in done.stdout

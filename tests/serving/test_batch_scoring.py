@@ -317,7 +317,7 @@ def test_ray_is_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(pool, Threads)
         pool.close()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(InputError, match="RAY_ADDRESS must name a running cluster"):
+    with pytest.raises(InputError, match="address: must be that of a running cluster"):
         batch.open_pool(batch.Job("", ""), connection)
 
 

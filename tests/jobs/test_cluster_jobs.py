@@ -1,0 +1,208 @@
+"""Jobs on a Ray cluster with a token: sent there, stopped, let in or not, left without workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from servers import RayHead, free_port, ray_head, ray_node
+
+from mlops.tracking.store import Store, open_store
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+BIN = Path(sys.executable).parent
+SMALL = ["--max_evals", "2", "--epochs", "2"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head with a token, and the environment of somebody who has it."""
+
+    head: RayHead
+    environment: dict[str, str]
+
+    @property
+    def server(self) -> str:
+        return f"http://127.0.0.1:{self.head.dashboard}"
+
+
+def base_environment(folder: Path) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "MLOPS_"))}
+    path = f"{BIN}:{os.environ['PATH']}"
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+
+
+def with_token(folder: Path, name: str) -> dict[str, str]:
+    file = folder / name
+    file.touch(mode=0o600)
+    file.write_text(secrets.token_hex(32))
+    return {**base_environment(folder), "RAY_AUTH_TOKEN_PATH": str(file)}
+
+
+@pytest.fixture(scope="module")
+def cluster(folder: Path) -> Iterator[Cluster]:
+    environment = with_token(folder, "token")
+    with ray_head({**environment, "RAY_AUTH_MODE": "token"}) as head:
+        yield Cluster(head, environment)
+
+
+def tune(environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "ray_jobs.tune", *flags]
+    return subprocess.run(words, env=environment, capture_output=True, text=True)
+
+
+def statuses(study: str) -> list[str]:
+    store = open_store()
+    runs = store.client.search_runs([store.experiment_id], f"tags.study = '{study}'")
+    return sorted(run.info.status for run in runs)
+
+
+def test_make_submit(cluster: Cluster) -> None:
+    uri = {"MLFLOW_TRACKING_URI": open_store().uri}
+    words = ["make", "--silent", "-C", ROOT, "submit", f"BIN={BIN}", f"ADDRESS={cluster.server}"]
+    words += [f"ARGS={' '.join(SMALL)} --study submitted", "-o", "setup"]
+    environment = {**cluster.environment, **uri}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2/2 trials" in done.stderr
+    (result,) = done.stdout.splitlines()
+    assert json.loads(result)["outcomes"] == {"completed": 2}
+    assert statuses("submitted") == ["FINISHED"] * 3
+    store = open_store()
+    runs = store.client.search_runs([store.experiment_id], "tags.study = 'submitted'")
+    places = {
+        (run.data.tags["node"], run.data.tags["device"]) for run in runs if "trial" in run.data.tags
+    }
+    assert places == {(os.uname().nodename, "cpu")}
+
+
+def test_ray_job_submit(cluster: Cluster, folder: Path) -> None:
+    """As anybody would; the record is where it stays, not in Ray's copy of the folder."""
+    environment = {**cluster.environment, "RAY_AUTH_MODE": "token"}
+    words = ["ray", "job", "submit", "--address", cluster.server, "--working-dir", str(ROOT), "--"]
+    words += ["python", "-m", "ray_jobs.tune", *SMALL]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2/2 trials" in done.stdout
+    assert f"sqlite:///{folder}/home/mlflow.db" in done.stdout
+    assert [*folder.glob("home/mlruns/**/weights.safetensors")]
+
+
+def test_a_job_that_fails_there_fails_here(cluster: Cluster) -> None:
+    flags = ["--data.path", "missing.csv", "--data.target", "y"]
+    done = tune(cluster.environment, "--address", cluster.server, *flags)
+    assert done.returncode == 2
+    assert "missing.csv" in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("must end well, got exit status 2, see above")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_ctrl_c_stops_a_job_there(cluster: Cluster) -> None:
+    flags = ["--max_evals", "4000", "--epochs", "40", "--pack_size", "4", "--study", "stopped"]
+    words = [sys.executable, "-m", "ray_jobs.tune", "--address", cluster.server, *flags]
+    environment = {**cluster.environment, "MLFLOW_TRACKING_URI": open_store().uri}
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "best" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "stopping the job" in rest
+    assert "to go on: python -m ray_jobs.tune" in rest
+    assert "Traceback" not in rest
+    assert "RUNNING" not in statuses("stopped")
+
+
+@pytest.mark.parametrize("token", ["wrong", "none"])
+@pytest.mark.parametrize("where", ["server", "cluster"])
+def test_who_has_not_the_token_is_not_let_in(
+    where: str, token: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    environment = with_token(tmp_path, "other") if token == "wrong" else base_environment(tmp_path)
+    address = cluster.server if where == "server" else cluster.head.address
+    done = tune(environment, "--address", address, *SMALL)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: address: must be that of a ")
+    assert "~/.ray/auth_token" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_a_driver_here_and_workers_there(cluster: Cluster, tmp_path: Path) -> None:
+    environment = {**cluster.environment, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    done = tune(environment, "--address", cluster.head.address, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f"connecting to Ray at {cluster.head.address}" in done.stderr
+
+
+def test_a_study_without_workers_stops_and_goes_on(tmp_path: Path) -> None:
+    """Of a head without cores and one machine that is switched off."""
+    environment = with_token(tmp_path, "token") | {"RAY_AUTH_MODE": "token"}
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    with ray_head(environment, cpus=0) as head:
+        flags = ["--address", head.address, "--max_evals", "40", "--epochs", "100"]
+        flags += ["--pack_size", "4", "--study", "alone", "--no_worker_timeout", "8"]
+        flags += ["--tracking.uri", store, "--storage", str(tmp_path / "studies")]
+        joining = ["--address", head.address, "--num-cpus", "1"]
+        joining += ["--dashboard-agent-listen-port", str(free_port())]
+        with ray_node(environment, *joining) as node:
+            wait_for_cores(environment, head)
+            words = [sys.executable, "-m", "ray_jobs.tune", *flags]
+            with subprocess.Popen(
+                words, env=environment, stderr=subprocess.PIPE, text=True
+            ) as driver:
+                assert driver.stderr is not None
+                for line in driver.stderr:
+                    if "best" in line:
+                        break
+                switch_off(node)
+                rest = driver.stderr.read()
+            assert driver.returncode == 1, rest
+            assert "there must be a worker, got none for 8 s; resume it" in rest
+            assert "to go on: python -m ray_jobs.tune" in rest
+            assert "Traceback" not in rest
+        with ray_node(environment, *joining):
+            wait_for_cores(environment, head)
+            done = tune(environment, *flags, "--resume")
+            assert done.returncode == 0, done.stderr
+            assert json.loads(done.stdout)["outcomes"] == {"completed": 40}
+    store_of_study: Store = open_store(store)
+    runs: list[Any] = store_of_study.client.search_runs([store_of_study.experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 41
+
+
+def wait_for_cores(environment: dict[str, str], head: RayHead) -> None:
+    code = (
+        "import ray, sys, time\n"
+        "ray.init(sys.argv[1], log_to_driver=False)\n"
+        "while not ray.cluster_resources().get('CPU'): time.sleep(0.2)\n"
+    )
+    words = [sys.executable, "-c", code, head.address]
+    subprocess.run(words, env=environment, check=True, capture_output=True, timeout=60)
+
+
+def switch_off(node: subprocess.Popen[bytes]) -> None:
+    """Kills a node's processes, all at once."""
+    for process in psutil.Process(node.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    time.sleep(0.1)
