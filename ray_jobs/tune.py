@@ -19,6 +19,11 @@ from mlops.settings.study import TuneSettings
 from mlops.tracking.store import resolve_uri
 from mlops.tuning import study
 
+# Settings that a plan has too.
+AS_GIVEN = {"max_evals", "pack_size", "metric", "seed", "max_failures", "time_budget", "target"}
+AS_GIVEN |= {"trial_timeout", "no_worker_timeout", "checkpoint_every"}
+AS_GIVEN |= {"storage", "resume", "address"}
+
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Runs the study that the flags describe."""
@@ -36,25 +41,13 @@ def main(argv: list[str]) -> dict[str, Any]:
         name=name,
         default=given.default_configuration,
         space=given.search_space,
-        max_evals=given.max_evals,
-        pack_size=given.pack_size,
-        metric=given.metric,
-        seed=given.seed,
         algorithm=given.search.algorithm,
         initial_points=given.search.initial_points,
         eta=given.pruning.eta,
         min_epochs=given.pruning.min_epochs,
-        max_failures=given.max_failures,
-        time_budget=given.time_budget,
-        target=given.target,
-        trial_timeout=given.trial_timeout,
-        no_worker_timeout=given.no_worker_timeout,
-        checkpoint_every=given.checkpoint_every,
-        storage=given.storage,
-        resume=given.resume,
         again=flags.again("tune", argv, study=name),
-        address=given.address,
         **given.resources.model_dump(),
+        **given.model_dump(include=AS_GIVEN),
     )
     return study.run(plan, given.data, given.tracking, given.model_dump())
 

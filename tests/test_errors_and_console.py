@@ -19,6 +19,7 @@ from mlops.errors import (
     InputError,
     MlopsError,
     RecordError,
+    RemoteJobError,
     RequestError,
     ServingError,
     SettingsError,
@@ -42,6 +43,7 @@ REPOSITORY = Path(__file__).parents[1]
         (StudyError, MlopsError, 1),
         (RequestError, MlopsError, 1),
         (ServingError, MlopsError, 1),
+        (RemoteJobError, MlopsError, 1),
     ],
 )
 def test_tree(kind: type[MlopsError], base: type[Exception], status: int) -> None:

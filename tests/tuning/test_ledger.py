@@ -114,6 +114,8 @@ def test_reports_in_table_out() -> None:
         "best_epoch": 1,
         "epochs": 2,
         "seconds": 0.1,
+        "node": "here",
+        "device": "cpu",
         "metrics": {"val_accuracy": 0.9},
     }
 
