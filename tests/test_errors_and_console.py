@@ -54,7 +54,7 @@ def test_tree(kind: type[MlopsError], base: type[Exception], status: int) -> Non
 
 def test_every_error_has_the_base() -> None:
     found = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
-    assert len(found) == 9
+    assert len(found) == 10
     assert all(issubclass(kind, MlopsError) for kind in found)
 
 
