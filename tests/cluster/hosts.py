@@ -1,4 +1,4 @@
-"""Several hosts on one machine: namespaces with an address, a home, a /tmp and an sshd of their own."""
+"""Several hosts on one machine: namespaces with address, home, /tmp and sshd of their own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ set -e
 hostname {name}
 mkdir -p {folder}/home {folder}/kept
 n=0
-for path in {kept}; do n=$((n + 1)); mkdir -p {folder}/kept/$n; mount --bind $path {folder}/kept/$n; done
+for path in {kept}; do
+  n=$((n + 1)); mkdir -p {folder}/kept/$n; mount --bind $path {folder}/kept/$n
+done
 mount --bind {folder}/hosts /etc/hosts
 mount --bind {folder}/nsswitch /etc/nsswitch.conf
 mount -t tmpfs tmpfs /tmp
@@ -36,7 +38,9 @@ mount -t tmpfs tmpfs /run
 mount --bind {folder}/home $HOME
 chmod 1777 /tmp
 n=0
-for path in {kept}; do n=$((n + 1)); mkdir -p $path; mount --bind {folder}/kept/$n $path; done
+for path in {kept}; do
+  n=$((n + 1)); mkdir -p $path; mount --bind {folder}/kept/$n $path
+done
 mkdir -p /run/sshd
 exec /usr/sbin/sshd -D -e -f {folder}/sshd_config
 """

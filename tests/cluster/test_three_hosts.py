@@ -1,4 +1,4 @@
-"""A study on a cluster of three hosts, from another one: `ray up`, a job, hosts lost, `ray down`."""
+"""A study on three hosts, from another one: `ray up`, a job, hosts lost, `ray down`."""
 
 from __future__ import annotations
 
@@ -66,14 +66,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         assert cluster.laptop.run(copy).returncode == 0
         yaml = home / "mlops" / "cluster.yaml"
         yaml.write_text(configuration(yaml.read_text(), made))
-        cluster.on_laptop(
-            "ray get-auth-token --generate > /dev/null && chmod 600 ~/.ray/auth_token"
-        )
+        cluster.on_laptop("ray get-auth-token --generate > /dev/null")
         cluster.on_laptop("ray up --yes --no-config-cache cluster.yaml")
         logs = tmp_path_factory.mktemp("cluster")
         server = cluster.head.start(
-            f"mkdir tracking && cd tracking && {BIN}/python -m mlflow server --host head --port 5000 "
-            "--workers 1 --backend-store-uri sqlite:///mlflow.db --allowed-hosts '*'",
+            f"mkdir tracking && cd tracking && {BIN}/python -m mlflow server --host head "
+            "--port 5000 --workers 1 --backend-store-uri sqlite:///mlflow.db --allowed-hosts '*'",
             logs / "server",
         )
         tunnel = cluster.laptop.start(TUNNEL, logs / "tunnel")
