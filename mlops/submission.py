@@ -158,7 +158,9 @@ def _follow(client: JobSubmissionClient, number: str, output: _Output) -> JobDet
 
 def _result(details: JobDetails, output: _Output, number: str) -> dict[str, Any]:
     status = str(details.status.value)
-    if status == "SUCCEEDED" and output.result:
+    if status == "SUCCEEDED":
+        if not output.result:
+            raise RemoteJobError(f"the job {number} must answer with a line of JSON, got none")
         result: dict[str, Any] = json.loads(output.result)
         return result
     if status == "STOPPED":

@@ -1,0 +1,94 @@
+"""Jobs sent to a cluster: what is sent, what is shown, what is refused before."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from servers import free_port
+
+from mlops import submission
+from mlops.errors import InputError, RemoteJobError
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (None, False),
+        ("auto", False),
+        ("ray://head:10001", False),
+        ("head:6379", False),
+        ("http://head:8265", True),
+        ("https://head", True),
+    ],
+)
+def test_a_job_server_is_told_from_a_cluster(address: str | None, expected: bool) -> None:
+    assert submission.is_job_server(address) is expected
+
+
+@pytest.mark.parametrize("flags", [["--address", "http://head:8265"], ["--address=http://x"]])
+def test_the_address_is_not_for_the_job_there(flags: list[str]) -> None:
+    sent = submission._without_address(["--epochs", "3", *flags, "--study", "--address-book"])
+    assert sent == ["--epochs", "3", "--study", "--address-book"]
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 1000])
+def test_all_is_shown_but_the_result(pieces: int, capsys: pytest.CaptureFixture[str]) -> None:
+    text = 'starting Ray\n0/2 trials\n{"trials": 2}\n'
+    output = submission._Output()
+    size = max(1, len(text) // pieces)
+    for first in range(0, len(text), size):
+        output.add(text[first : first + size])
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "starting Ray\n0/2 trials\n")
+    assert submission._result(details("SUCCEEDED"), output, "job") == {"trials": 2}
+
+
+def details(status: str, code: int | None = None, message: str | None = None) -> Any:
+    return SimpleNamespace(
+        status=SimpleNamespace(value=status), driver_exit_code=code, message=message
+    )
+
+
+@pytest.mark.parametrize(
+    ("ended", "status", "told"),
+    [
+        (details("FAILED", 2), 2, "the job job-1 must end well, got exit status 2, see above"),
+        (details("FAILED", 1), 1, "got exit status 1"),
+        (details("FAILED", None, "no such folder"), 1, "must start, got no such folder"),
+        (details("STOPPED"), 130, "got stopped"),
+        (details("SUCCEEDED", 0), 0, "must answer with a line of JSON"),
+    ],
+)
+def test_who_waits_exits_as_the_job_did(ended: Any, status: int, told: str) -> None:
+    with pytest.raises(RemoteJobError, match=told) as raised:
+        submission._result(ended, submission._Output(), "job-1")
+    assert raised.value.exit_code == (status or 1)
+
+
+@pytest.mark.parametrize(
+    ("uri", "address", "refused"),
+    [
+        ("sqlite:////home/me/mlflow.db", "http://127.0.0.1:8265", False),
+        ("sqlite:////home/me/mlflow.db", "http://localhost:8265", False),
+        ("sqlite:////home/me/mlflow.db", "http://head:8265", True),
+        ("file:///mlruns", "https://head", True),
+        ("http://head:5000", "http://head:8265", False),
+        ("postgresql+psycopg://me@head/mlflow", "http://head:8265", False),
+    ],
+)
+def test_the_store_must_be_one_that_the_cluster_reaches(
+    uri: str, address: str, refused: bool
+) -> None:
+    if refused:
+        with pytest.raises(InputError, match=f"tracking.uri: must be a store .* got {uri}"):
+            submission._check_store(uri, address)
+    else:
+        submission._check_store(uri, address)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(InputError, match=f"address: must be that of a job server .* {address} "):
+        submission.run("tune", [], address, "sqlite:///mlflow.db")

@@ -1,0 +1,96 @@
+"""What watches over workers: the silent ones, and that there are any; time is the test's."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlops.tuning import watch
+from mlops.tuning.ledger import Ledger
+from mlops.tuning.stopping import Stop
+from mlops.tuning.watch import Watch
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(watch, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    killed: list[str] = []
+    monkeypatch.setattr(watch.ray, "kill", killed.append)
+    return killed
+
+
+class Pack:
+    """As much of a Tune trial as is looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.temporary_state = SimpleNamespace(ray_actor=name)
+
+
+def watching(silence: float | None = None) -> tuple[Watch, Stop]:
+    stop = Stop(Ledger("val_accuracy", 4))
+    return Watch(stop, silence, absence=60), stop
+
+
+def test_a_worker_that_is_silent_for_too_long_is_ended_once(
+    clock: Clock, killed: list[str]
+) -> None:
+    watch, _ = watching(silence=10)
+    quiet, busy, ended, lost = (Pack(name) for name in ("quiet", "busy", "ended", "lost"))
+    for pack in (quiet, busy, ended, lost):
+        given: Any = pack
+        watch.on_trial_start(trial=given)
+    watch.on_trial_complete(trial=ended)  # type: ignore[arg-type]
+    watch.on_trial_recover(trial=lost)  # type: ignore[arg-type]
+    for _ in range(40):
+        clock.now += 1
+        watch.on_trial_result(trial=busy)  # type: ignore[arg-type]
+        watch.on_step_end()
+        assert killed == (["quiet"] if clock.now > 115 else [])
+
+
+def test_without_a_limit_nothing_is_too_long(clock: Clock, killed: list[str]) -> None:
+    watch, stop = watching()
+    watch.on_trial_start(trial=Pack("quiet"))  # type: ignore[arg-type]
+    clock.now += 1e6
+    watch.on_step_end()
+    assert (killed, stop.stop_all()) == ([], False)
+
+
+def test_a_study_without_workers_says_so_and_ends(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch, stop = watching()
+    pack: Any = Pack("one")
+    clock.now += 29
+    watch.on_step_end()
+    watch.on_trial_start(trial=pack)
+    clock.now += 500
+    watch.on_step_end()
+    watch.on_trial_recover(trial=pack)  # its machine is gone
+    assert capsys.readouterr().err == ""
+    for _ in range(59):
+        clock.now += 1
+        watch.on_step_end()
+    assert capsys.readouterr().err.splitlines() == [
+        "no worker is there; stopping if there is none in 60 s in all"
+    ]
+    assert not stop.stop_all()
+    clock.now += 2
+    watch.on_step_end()
+    assert stop.stop_all()
+    assert stop.error == "there must be a worker, got none for 60 s"
