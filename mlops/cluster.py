@@ -137,7 +137,12 @@ def lasting_folder() -> Path:
 
 
 def workers(
-    count: int | Literal["auto"], cpus: float, gpus: float | Literal["auto"], *, at_most: int
+    count: int | Literal["auto"],
+    cpus: float,
+    gpus: float | Literal["auto"],
+    *,
+    at_most: int,
+    may_grow: bool = False,
 ) -> Workers:
     """Divides the connected cluster among workers.
 
@@ -146,9 +151,10 @@ def workers(
         cpus: Cores a worker.
         gpus: GPUs a worker; "auto" is 1 where the cluster has any, else 0.
         at_most: How many pay.
+        may_grow: Whether machines may join: then more may be asked for by number than fit now.
 
     Raises:
-        InputError: If not even one fits.
+        InputError: If they do not fit.
     """
     import ray
 
@@ -161,6 +167,10 @@ def workers(
     wanted = min(fitting, at_most) if count == "auto" else count
     if fitting < 1 or wanted > fitting:
         have = f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs"
+        if may_grow and count != "auto":
+            text = f"{fitting} of {count} workers fit the cluster now, with {have}"
+            print(text, file=sys.stderr, flush=True)
+            return Workers(count, cpus, gpus)
         raise InputError(
             f"resources: {max(wanted, 1)} workers of {cpus:g} cores and {gpus:g} GPUs must fit "
             f"the cluster, got {have}; ask for less, or for workers: auto"

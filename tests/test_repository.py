@@ -178,6 +178,24 @@ def test_cluster_yaml_passes_rays_validation() -> None:
     assert "0.0.0.0" not in read("cluster.yaml")
 
 
+@pytest.mark.parametrize("provider", ["aws", "gcp"])
+def test_clusters_of_clouds_pass_rays_validation(provider: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    given = yaml.safe_load(read(f"configs/clusters/{provider}.yaml"))
+    prepared = prepare_config(copy.deepcopy(given))
+    validate_config(prepared)
+    assert prepared["provider"]["type"] == provider
+    own = yaml.safe_load(read("cluster.yaml"))
+    for name in ("file_mounts", "setup_commands", "rsync_exclude", "idle_timeout_minutes"):
+        assert given[name] == own[name]
+    for node in ("head", "worker"):
+        for command in given[f"{node}_start_ray_commands"]:
+            assert command.startswith(". ~/mlops/.venv/bin/activate && ")
+        assert "RAY_AUTH_MODE=token" in given[f"{node}_start_ray_commands"][-1]
+    assert "0.0.0.0" not in str(given)
+
+
 def test_the_environments_describe_the_same_install() -> None:
     conda = yaml.safe_load(read("conda.yaml"))
     env = yaml.safe_load(read("python_env.yaml"))

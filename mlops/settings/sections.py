@@ -107,7 +107,9 @@ class ResourceSettings(Section):
     """What each worker gets; a worker trains one pack at a time."""
 
     workers: PositiveInt | Auto = Field(
-        "auto", description="packs at a time; auto is one a core, or a GPU, as far as the work pays"
+        "auto",
+        description="packs at a time; auto is one a core, or a GPU, as far as the work pays; "
+        "of a cluster that grows, as many as it may have",
     )
     cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker")
     gpus_per_worker: NonNegativeFloat | Auto = Field(

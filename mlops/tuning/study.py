@@ -253,6 +253,7 @@ def _make_ready(
         plan.cpus_per_worker,
         plan.gpus_per_worker,
         at_most=packing.most_workers(plan.max_evals, plan.default, n_rows, n_features),
+        may_grow=not connection.is_local,
     )
     importing.result()
     from mlops.tuning.execution import share
