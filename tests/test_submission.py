@@ -70,9 +70,9 @@ def test_who_waits_exits_as_the_job_did(ended: Any, status: int, told: str) -> N
 @pytest.mark.parametrize(
     ("uri", "address", "refused"),
     [
-        ("sqlite:////home/me/mlflow.db", "http://127.0.0.1:8265", False),
-        ("sqlite:////home/me/mlflow.db", "http://localhost:8265", False),
-        ("sqlite:////home/me/mlflow.db", "http://head:8265", True),
+        ("sqlite:////here/mlflow.db", "http://127.0.0.1:8265", False),
+        ("sqlite:////here/mlflow.db", "http://localhost:8265", False),
+        ("sqlite:////here/mlflow.db", "http://head:8265", True),
         ("file:///mlruns", "https://head", True),
         ("http://head:5000", "http://head:8265", False),
         ("postgresql+psycopg://me@head/mlflow", "http://head:8265", False),
