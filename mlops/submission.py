@@ -84,8 +84,8 @@ def _check_store(uri: str, address: str) -> None:
         return  # this machine, or a tunnel
     if not uri.startswith(("http://", "https://", "postgresql", "mysql", "mssql", "databricks")):
         raise InputError(
-            f"tracking.uri: must be a store that the cluster reaches, got {uri}; start one with "
-            "`make tracking-server` and set MLFLOW_TRACKING_URI"
+            f"tracking.uri: must be a store that the cluster reaches, got {uri}; start `mlflow "
+            "server` in its network and set MLFLOW_TRACKING_URI"
         )
 
 
@@ -128,10 +128,12 @@ class _Output:
 
     def __init__(self) -> None:
         self.result = ""
+        self.length = 0
         self._held = ""
 
     def add(self, text: str) -> None:
         """Takes the next piece."""
+        self.length += len(text)
         *lines, self._held = (self._held + text).split("\n")
         for line in lines:
             self._show(line)
@@ -144,16 +146,34 @@ class _Output:
 
 
 def _follow(client: JobSubmissionClient, number: str, output: _Output) -> JobDetails:
-    """Shows what a job writes until it has ended."""
+    """Shows what a job writes until it has ended, whatever the connection does meanwhile.
+
+    Raises:
+        RemoteJobError: The server has been away for too long.
+    """
+    from aiohttp import ClientError
 
     async def tail() -> None:
+        known = output.length  # it begins again at the beginning
         async for text in client.tail_job_logs(number):
-            output.add(text)
+            output.add(text[known:])
+            known = max(0, known - len(text))
 
-    asyncio.run(tail())
-    while not (details := client.get_job_info(number)).status.is_terminal():
-        time.sleep(0.2)
-    return details
+    heard = time.monotonic()
+    while True:
+        try:
+            asyncio.run(tail())
+            details = client.get_job_info(number)
+            if details.status.is_terminal():
+                return details
+            heard = time.monotonic()
+        except (ClientError, OSError, RuntimeError) as error:
+            if time.monotonic() - heard > PATIENCE_SECONDS:
+                raise RemoteJobError(
+                    f"the job {number} must be within reach, got {first_line(error)}; it goes on "
+                    f"by itself, see `ray job logs {number} --follow`"
+                ) from error
+        time.sleep(0.5)
 
 
 def _result(details: JobDetails, output: _Output, number: str) -> dict[str, Any]:
