@@ -97,11 +97,13 @@ def _connect(address: str) -> JobSubmissionClient:
 
 def _answered(address: str, ask: Callable[[], T]) -> T:
     """Asks a job server, again while a new one has no agent to take jobs."""
+    from ray.exceptions import RayError
+
     give_up = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return ask()
-        except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        except (RayError, RuntimeError, OSError, ValueError) as error:
             told = first_line(error)
             if "No available agent" not in str(error) or time.monotonic() > give_up:
                 raise InputError(

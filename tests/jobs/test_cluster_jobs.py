@@ -171,11 +171,13 @@ def test_a_study_without_workers_stops_and_goes_on(tmp_path: Path) -> None:
                 words, env=environment, stderr=subprocess.PIPE, text=True
             ) as driver:
                 assert driver.stderr is not None
+                rest = ""
                 for line in driver.stderr:
+                    rest += line
                     if "best" in line:
                         break
                 switch_off(node)
-                rest = driver.stderr.read()
+                rest += driver.stderr.read()
             assert driver.returncode == 1, rest
             assert "there must be a worker, got none for 8 s; resume it" in rest
             assert "to go on: python -m ray_jobs.tune" in rest
