@@ -160,7 +160,7 @@ def test_a_study_without_workers_stops_and_goes_on(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
     with ray_head(environment, cpus=0) as head:
         flags = ["--address", head.address, "--max_evals", "40", "--epochs", "100"]
-        flags += ["--pack_size", "4", "--study", "alone", "--no_worker_timeout", "8"]
+        flags += ["--pack_size", "4", "--study", "alone", "--no_worker_timeout", "25"]
         flags += ["--tracking.uri", store, "--storage", str(tmp_path / "studies")]
         joining = ["--address", head.address, "--num-cpus", "1"]
         joining += ["--dashboard-agent-listen-port", str(free_port())]
@@ -179,7 +179,7 @@ def test_a_study_without_workers_stops_and_goes_on(tmp_path: Path) -> None:
                 switch_off(node)
                 rest += driver.stderr.read()
             assert driver.returncode == 1, rest
-            assert "there must be a worker, got none for 8 s; resume it" in rest
+            assert "there must be a worker, got none for 25 s; resume it" in rest
             assert "to go on: python -m ray_jobs.tune" in rest
             assert "Traceback" not in rest
         with ray_node(environment, *joining):
