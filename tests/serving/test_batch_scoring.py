@@ -316,9 +316,12 @@ def test_ray_is_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         pool = batch.open_pool(batch.Job("", "", workers=workers), connection)
         assert isinstance(pool, Threads)
         pool.close()
+    nowhere = "address: must be that of a running cluster, got 127.0.0.1:"
+    with pytest.raises(InputError, match=nowhere):
+        batch.open_pool(batch.Job("", ""), Connection("127.0.0.1:1"))
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(InputError, match="address: must be that of a running cluster"):
-        batch.open_pool(batch.Job("", ""), connection)
+    with pytest.raises(InputError, match=nowhere):
+        batch.open_pool(batch.Job("", ""), Connection())
 
 
 @pytest.mark.slow
