@@ -42,8 +42,7 @@ class Connection:
     started them. An existing connection is used and left alone.
 
     Args:
-        address: `auto`, `HOST:PORT` or `ray://HOST:PORT`; by default what `RAY_ADDRESS` says, and
-            `local` without it.
+        address: `auto` or `HOST:PORT`; by default what `RAY_ADDRESS` says, and `local` without it.
     """
 
     def __init__(self, address: str | None = None) -> None:

@@ -514,3 +514,25 @@ def test_help_comes_before_any_complaint(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         load("tune", "--config", "nowhere.yaml", "--help")
     assert "--max_evals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("address", "of_study", "of_table"),
+    [
+        ("auto", True, True),
+        ("head:6379", True, True),
+        ("192.0.2.10:6379", True, True),
+        ("http://head:8265", True, False),
+        ("https://head/", True, False),
+        ("head", False, False),
+        ("ray://head:10001", False, False),
+        ("http://me:secret@head", False, False),
+    ],
+)
+def test_addresses(address: str, of_study: bool, of_table: bool) -> None:
+    for name, taken in (("tune", of_study), ("train", of_study), ("predict", of_table)):
+        if taken:
+            assert load(name, "--address", address).address == address
+        else:
+            with pytest.raises(SettingsError, match="address: must be auto or HOST:PORT, got"):
+                load(name, "--address", address)

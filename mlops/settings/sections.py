@@ -23,11 +23,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _of_cluster(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"auto|local|(ray://)?[^/@\s]+:\d+", value):
+    if value is None or re.fullmatch(r"auto|local|[^/@\s]+:\d+", value):
         return value
     raise ValueError(
-        f"must be auto, HOST:PORT or ray://HOST:PORT, got {value!r}; leave it out to use this "
-        "machine alone"
+        f"must be auto or HOST:PORT, got {value!r}; leave it out to use this machine alone"
     )
 
 

@@ -100,7 +100,6 @@ class PredictSettings(Section):
     )
     cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker of Ray's")
     address: ClusterAddress = Field(
-        None,
-        description="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; by default RAY_ADDRESS",
+        None, description="Ray cluster: auto or HOST:PORT; by default RAY_ADDRESS"
     )
     tracking: TrackingSettings = Field(TrackingSettings(), description="where the registry is")

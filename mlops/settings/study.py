@@ -60,8 +60,8 @@ class StudySettings(Section):
     study: str | None = Field(None, description="name of the study; by default job and time")
     address: Address = Field(
         None,
-        description="Ray cluster: auto, HOST:PORT or ray://HOST:PORT; http://HOST:PORT sends the "
-        "job there; by default RAY_ADDRESS, or this machine alone",
+        description="Ray cluster: auto or HOST:PORT; http://HOST:PORT sends the job there; by "
+        "default RAY_ADDRESS, or this machine alone",
     )
     resources: ResourceSettings = Field(ResourceSettings(), description="cores and GPUs")
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
