@@ -20,7 +20,9 @@ def confusion_matrices(predicted: Tensor, actual: Tensor, n_classes: int) -> Ten
     size = predicted.shape[0]
     member = torch.arange(size, device=predicted.device).unsqueeze(1)
     cell = (member * n_classes + actual) * n_classes + predicted
-    counts = torch.bincount(cell.flatten(), minlength=size * n_classes * n_classes)
+    # Not by `bincount`, for which the host has to wait for a GPU.
+    counts = torch.zeros(size * n_classes * n_classes, dtype=torch.int64, device=predicted.device)
+    counts.scatter_add_(0, cell.flatten(), torch.ones_like(cell).flatten())
     return counts.view(size, n_classes, n_classes)
 
 

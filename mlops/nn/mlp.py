@@ -11,6 +11,10 @@ from torch import Tensor
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn import activations
 
+# Elements to a multiple of which a row is stored. A GPU's fast products want 16 bytes, also of
+# bfloat16; on a CPU that gains nothing (docs/experiments.md).
+ALIGNMENT = {"cpu": 1, "cuda": 8}
+
 
 class MLP(torch.nn.Module):
     """A plain multilayer perceptron: what a member of a pack is once it leaves the pack.
@@ -78,7 +82,11 @@ class PackedMLP:
     is the bias (the inputs carry a constant 1), and [K, classes, inputs + 1] for the output layer,
     the faster way round for few outputs (measured: 2x at 2 classes). Narrow members are padded
     with weights that are zero and stay zero: a padded unit's activation is 0, so its gradient is 0.
-    All parameters lie in one flat tensor, gradients in another.
+    So are inputs and widths padded to what the device likes, see `ALIGNMENT`. All parameters lie in
+    one flat tensor, gradients in another.
+
+    In bfloat16 products are computed on a copy of the parameters, and their gradients in such a
+    tensor too; what learns is float32.
 
     Args:
         members: Configurations, all with the same number of hidden layers; those with the same
@@ -87,6 +95,8 @@ class PackedMLP:
         n_classes: Width of the output.
         device: Where the tensors live.
         widths: The widths to pad to; the widest member's by default.
+        dtype: Of the products, float32 or bfloat16.
+        alignment: What rows are padded to a multiple of; what suits the device by default.
     """
 
     def __init__(
@@ -96,26 +106,63 @@ class PackedMLP:
         n_classes: int,
         device: torch.device | str = "cpu",
         widths: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        alignment: int | None = None,
     ) -> None:
         self.members = list(members)
         self.n_features, self.n_classes = n_features, n_classes
-        self.device = torch.device(device)
-        self.widths = list(widths or map(max, zip(*(m.hidden_dims for m in members), strict=True)))
-        inputs = [n_features, *self.widths]
+        self.device, self.dtype = torch.device(device), dtype
+        self.alignment = alignment or ALIGNMENT[self.device.type]
+        widest = widths or map(max, zip(*(m.hidden_dims for m in members), strict=True))
+        self.widths = [self._aligned(width) for width in widest]
+        self.inputs = [n_features, *self.widths]
         size = len(self.members)
-        shapes = [(size, n_in + 1, n_out) for n_in, n_out in zip(inputs, self.widths, strict=False)]
-        shapes.append((size, n_classes, inputs[-1] + 1))
+        shapes = [
+            (size, self.row_length(n_in), n_out)
+            for n_in, n_out in zip(self.inputs, self.widths, strict=False)
+        ]
+        shapes.append((size, n_classes, self.row_length(self.inputs[-1])))
         counts = [a * b * c for a, b, c in shapes]
         self.parameters = torch.zeros(sum(counts), device=self.device)
         self.gradients = torch.zeros_like(self.parameters)
         self.shapes = shapes
         self.weights = self.by_layer(self.parameters)
-        self.weight_gradients = self.by_layer(self.gradients)
+        # What products read and write: the same tensors, unless the products are less precise.
+        self._factors, self._products = self.parameters, self.gradients
+        if dtype != torch.float32:
+            self._factors = torch.zeros_like(self.parameters, dtype=dtype)
+            self._products = torch.zeros_like(self._factors)
+        self.factors = self.by_layer(self._factors)
+        self.products = self.by_layer(self._products)
         self.keep = self.column([1.0 - member.dropout for member in members])
         self.has_dropout = any(member.dropout > 0 for member in members)
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def _aligned(self, length: int) -> int:
+        return -(-length // self.alignment) * self.alignment
+
+    def row_length(self, width: int) -> int:
+        """Returns how long a row of `width` values and the constant 1 is."""
+        return self._aligned(width + 1)
+
+    def rows_with_one(self, *shape: int) -> Tensor:
+        """Returns rows of zeros but for the 1 that meets the bias: [..., width] to longer rows."""
+        *outer, width = shape
+        rows = torch.zeros(*outer, self.row_length(width), device=self.device, dtype=self.dtype)
+        rows[..., width] = 1.0
+        return rows
+
+    def round_parameters(self) -> None:
+        """Brings the parameters, before products, to the precision of the products."""
+        if self._factors is not self.parameters:
+            self._factors.copy_(self.parameters)
+
+    def widen_gradients(self) -> None:
+        """Brings the gradients, after products, to float32."""
+        if self._products is not self.gradients:
+            self.gradients.copy_(self._products)
 
     def by_layer(self, flat: Tensor) -> list[Tensor]:
         """Views a flat tensor of the parameters' size as one [K, ., .] tensor a layer."""
@@ -137,11 +184,11 @@ class PackedMLP:
     def load_member(self, k: int, mlp: MLP) -> None:
         """Copies a plain perceptron's weights into member k."""
         *hidden, output = mlp.linears()
-        for weight, layer in zip(self.weights, hidden, strict=False):
+        for weight, n_in, layer in zip(self.weights, self.inputs, hidden, strict=False):
             weight[k, : layer.in_features, : layer.out_features] = layer.weight.detach().T
-            weight[k, -1, : layer.out_features] = layer.bias.detach()
+            weight[k, n_in, : layer.out_features] = layer.bias.detach()
         self.weights[-1][k, :, : output.in_features] = output.weight.detach()
-        self.weights[-1][k, :, -1] = output.bias.detach()
+        self.weights[-1][k, :, self.inputs[-1]] = output.bias.detach()
 
     def member_weights(self, k: int, flat: Tensor | None = None) -> dict[str, Tensor]:
         """Returns member k's weights, unpadded, under the names of `MLP.state_dict()`.
@@ -157,17 +204,25 @@ class PackedMLP:
             zip(weights, self.members[k].hidden_dims, strict=False)
         ):
             tensors[f"layers.{i}.weight"] = weight[k, :n_in, :n_out].T
-            tensors[f"layers.{i}.bias"] = weight[k, -1, :n_out]
+            tensors[f"layers.{i}.bias"] = weight[k, self.inputs[i], :n_out]
             n_in = n_out
         last = len(self.widths)
         tensors[f"layers.{last}.weight"] = weights[-1][k, :, :n_in]
-        tensors[f"layers.{last}.bias"] = weights[-1][k, :, -1]
+        tensors[f"layers.{last}.bias"] = weights[-1][k, :, self.inputs[-1]]
         return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
 
     def select(self, keep: Sequence[int]) -> PackedMLP:
         """Returns a pack of the members `keep`, padded as before: their runs go on unchanged."""
         members = [self.members[k] for k in keep]
-        pack = PackedMLP(members, self.n_features, self.n_classes, self.device, self.widths)
+        pack = PackedMLP(
+            members,
+            self.n_features,
+            self.n_classes,
+            self.device,
+            self.widths,
+            self.dtype,
+            self.alignment,
+        )
         pack.parameters.copy_(self.select_flat(self.parameters, keep))
         return pack
 
@@ -184,30 +239,37 @@ class Workspace:
     """
 
     def __init__(self, pack: PackedMLP, n_rows: int) -> None:
-        size, device = len(pack), pack.device
+        size = len(pack)
         self.pack = pack
         self.n_rows = n_rows
-        self.z = [torch.empty(size, n_rows, width, device=device) for width in pack.widths]
-        # The last column is the constant 1 that meets the bias.
-        self.outputs = [torch.ones(size, n_rows, width + 1, device=device) for width in pack.widths]
-        self.hidden = [output[:, :, :-1] for output in self.outputs]
-        self.logits = torch.empty(size, n_rows, pack.n_classes, device=device)
-        self.output_weight_t = pack.weights[-1].transpose(1, 2)
+        self.z = [self._empty(width) for width in pack.widths]
+        self.outputs = [pack.rows_with_one(size, n_rows, width) for width in pack.widths]
+        self.hidden = [
+            output[:, :, :width] for output, width in zip(self.outputs, pack.widths, strict=True)
+        ]
+        self.logits = self._empty(pack.n_classes)
+        self.output_weight_t = pack.factors[-1].transpose(1, 2)
         self.activations = [
             [(act.forward, z[part], h[part]) for part, act in pack.activation_segments()]
             for z, h in zip(self.z, self.hidden, strict=True)
         ]
 
+    def _empty(self, width: int, dtype: torch.dtype | None = None) -> Tensor:
+        pack = self.pack
+        shape = (len(pack), self.n_rows, width)
+        return torch.empty(shape, device=pack.device, dtype=dtype or pack.dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         """Computes the logits of every member for the same rows.
 
         Args:
-            x: [K, B, F + 1] float32, the same rows for every member, the last column 1.
+            x: [K, B, row length of F], the same rows for every member, see `rows_with_one`.
 
         Returns:
-            Logits: [K, B, C] float32, a buffer of this workspace.
+            Logits: [K, B, C], a buffer of this workspace.
         """
-        for i, weight in enumerate(self.pack.weights[:-1]):
+        self.pack.round_parameters()
+        for i, weight in enumerate(self.pack.factors[:-1]):
             torch.bmm(x, weight, out=self.z[i])
             for activate, z, hidden in self.activations[i]:
                 activate(z, hidden)
@@ -229,10 +291,15 @@ class TrainingWorkspace(Workspace):
         self.noise: Sequence[Tensor] = ()
         self.masks = [torch.empty_like(z) for z in self.z] if pack.has_dropout else []
         self.inverse_keep = 1.0 / pack.keep
-        self.logit_gradients = torch.empty_like(self.logits)
-        self.logit_gradients_t = self.logit_gradients.transpose(1, 2)
-        self.output_weight = pack.weights[-1][:, :, :-1]
-        self.weights_t = [weight[:, :-1].transpose(1, 2) for weight in pack.weights[:-1]]
+        self.logit_gradients = self._empty(pack.n_classes, torch.float32)
+        self._upstream = self.logit_gradients.to(pack.dtype)
+        self._upstream_t = self._upstream.transpose(1, 2)
+        inputs = pack.inputs
+        self.output_weight = pack.factors[-1][:, :, : inputs[-1]]
+        self.weights_t = [
+            weight[:, :n_in].transpose(1, 2)
+            for weight, n_in in zip(pack.factors[:-1], inputs, strict=False)
+        ]
         self.activation_gradients = [
             [(act.backward, g[part], z[part]) for part, act in pack.activation_segments()]
             for g, z in zip(self.gradients, self.z, strict=True)
@@ -250,18 +317,21 @@ class TrainingWorkspace(Workspace):
         """Fills the pack's gradients from `logit_gradients`, after `forward` on the same rows.
 
         Args:
-            x_t: [K, F + 1, B] float32, the input of `forward` transposed.
+            x_t: The input of `forward` with its last two dimensions transposed.
         """
-        weight_gradients, gradients = self.pack.weight_gradients, self.gradients
-        torch.bmm(self.logit_gradients_t, self.outputs[-1], out=weight_gradients[-1])
-        torch.bmm(self.logit_gradients, self.output_weight, out=gradients[-1])
+        products, gradients = self.pack.products, self.gradients
+        if self._upstream is not self.logit_gradients:
+            self._upstream.copy_(self.logit_gradients)
+        torch.bmm(self._upstream_t, self.outputs[-1], out=products[-1])
+        torch.bmm(self._upstream, self.output_weight, out=gradients[-1])
         for i in reversed(range(len(gradients))):
             if self.masks:
                 gradients[i].mul_(self.masks[i])
             for differentiate, gradient, z in self.activation_gradients[i]:
                 differentiate(gradient, z)
             if i == 0:
-                torch.bmm(x_t, gradients[0], out=weight_gradients[0])
+                torch.bmm(x_t, gradients[0], out=products[0])
             else:
-                torch.bmm(self.outputs_t[i - 1], gradients[i], out=weight_gradients[i])
+                torch.bmm(self.outputs_t[i - 1], gradients[i], out=products[i])
                 torch.bmm(gradients[i], self.weights_t[i], out=gradients[i - 1])
+        self.pack.widen_gradients()

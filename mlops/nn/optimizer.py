@@ -11,8 +11,8 @@ from torch import Tensor
 from mlops.nn.mlp import PackedMLP
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-# Parameters a member from which a kernel call for each member is the faster way (measured: 0.5x the
-# time at 80,000, equal at 11,000, 5x at 700).
+# Parameters a member from which, on a CPU, a kernel call for each member is the faster way
+# (measured: 0.5x the time at 80,000, equal at 11,000, 5x at 700).
 LARGE_MEMBER = 20_000
 
 
@@ -31,8 +31,9 @@ class PackedAdamW:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) on a flat tensor.
 
     torch's fused kernel takes one learning rate. Large members, bound by memory, get a call each.
-    Small ones, bound by the number of calls, share one: with rate 1 and decay 1 the kernel clears
-    a tensor and leaves Adam's direction there, which is then scaled by each member's own rate.
+    Small ones, and all on a GPU, bound by the number of calls, share one: with rate 1 and decay 1
+    the kernel clears a tensor and leaves Adam's direction there, which is then scaled by each
+    member's own rate. Nothing but the tensors changes from step to step, so steps can be replayed.
     """
 
     def __init__(self, pack: PackedMLP) -> None:
@@ -44,7 +45,9 @@ class PackedAdamW:
 
     def _prepare(self) -> None:
         members = self.pack.members
-        large = len(self.pack.parameters) >= LARGE_MEMBER * len(members)
+        large = self.pack.device.type == "cpu" and len(self.pack.parameters) >= LARGE_MEMBER * len(
+            members
+        )
         self.direction: Tensor | None = None
         if large or len(members) == 1:
             self.calls = self._call_each()
@@ -64,7 +67,7 @@ class PackedAdamW:
         ]
 
     def _call_each(self) -> list[_Call]:
-        weights, gradients = self.pack.weights, self.pack.weight_gradients
+        weights, gradients = self.pack.weights, self.pack.by_layer(self.pack.gradients)
         first_moments = self.pack.by_layer(self.first_moment)
         second_moments = self.pack.by_layer(self.second_moment)
         return [

@@ -267,7 +267,7 @@ class _Group:
         started = time.perf_counter()
         self.epoch += 1
         train_loss, train_accuracy = self.passes.train(self.optimizer, self.seed, self.epoch)
-        val_loss, confusion = self.passes.evaluate(self.data.x_val, self.data.y_val)
+        val_loss, confusion = self.passes.evaluate()
         columns = (train_loss, train_accuracy, val_loss, accuracy(confusion), macro_f1(confusion))
         rows = torch.stack(columns, 1).tolist()
         records = [

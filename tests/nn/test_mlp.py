@@ -212,9 +212,9 @@ def test_evaluation_in_pieces_equals_evaluation_at_once(
 ) -> None:
     pack, _ = loaded_pack([Hyperparameters(hidden_dims=d) for d in DIMS[2]], noisy)
     rows = Rows.on("cpu", *noisy)
-    loss, confusion = Passes(pack, rows).evaluate(rows.x_val, rows.y_val)
+    loss, confusion = Passes(pack, rows).evaluate()
     monkeypatch.setitem(passes.PASS_ELEMENTS, "cpu", 1)
-    loss_in_pieces, confusion_in_pieces = Passes(pack, rows).evaluate(rows.x_val, rows.y_val)
+    loss_in_pieces, confusion_in_pieces = Passes(pack, rows).evaluate()
     assert torch.equal(confusion, confusion_in_pieces)
     torch.testing.assert_close(loss, loss_in_pieces, rtol=1e-6, atol=0)
 
