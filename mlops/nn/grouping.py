@@ -6,18 +6,35 @@ import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from mlops.hyperparameters import Hyperparameters
 
-# A step's time, measured on one thread of a 2-core AMD EPYC (docs/experiments.md): so much for the
-# calls of each layer however many members there are, and so much for arithmetic and memory.
-SECONDS_PER_LAYER = 80e-6
-SECONDS_PER_FLOP = 1 / 50e9
-SECONDS_PER_ELEMENT = 4e-9
+
+class Costs(NamedTuple):
+    """What a step takes, in seconds.
+
+    Attributes:
+        layer: The calls of a layer, however many members there are.
+        flop: An operation of a product.
+        element: An activation or a weight, which is read and written some times.
+    """
+
+    layer: float
+    flop: float
+    element: float
+
+
+COSTS = {
+    # Measured on one thread of a 2-core AMD EPYC (docs/experiments.md).
+    "cpu": Costs(80e-6, 1 / 50e9, 4e-9),
+    # Assumed, not measured: a dozen kernels of 3 us in a graph, 20 TFLOP/s, 3 TB/s.
+    "cuda": Costs(36e-6, 1 / 20e12, 2e-11),
+}
 
 
 def group_members(
-    members: Sequence[Hyperparameters], n_features: int, n_classes: int
+    members: Sequence[Hyperparameters], n_features: int, n_classes: int, device: str = "cpu"
 ) -> list[list[int]]:
     """Splits members into groups that train fastest as batched tensors.
 
@@ -28,6 +45,7 @@ def group_members(
         members: The pack's configurations.
         n_features: Width of the input.
         n_classes: Number of classes.
+        device: A name in `COSTS`.
 
     Returns:
         Groups of indices into `members`, every index once, members with equal activations adjacent.
@@ -38,14 +56,14 @@ def group_members(
     groups = []
     for _, indices in sorted(alike.items()):
         ordered = sorted(indices, key=lambda i: (members[i].hidden_dims, i))
-        for start, stop in _cuts([members[i] for i in ordered], n_features, n_classes):
+        for start, stop in _cuts([members[i] for i in ordered], n_features, n_classes, device):
             part = ordered[start:stop]
             groups.append(sorted(part, key=lambda i: (members[i].activation, i)))
     return groups
 
 
 def _cuts(
-    ordered: Sequence[Hyperparameters], n_features: int, n_classes: int
+    ordered: Sequence[Hyperparameters], n_features: int, n_classes: int, device: str
 ) -> list[tuple[int, int]]:
     """Finds the cheapest way to cut a sorted list into runs, by dynamic programming."""
     n = len(ordered)
@@ -56,7 +74,7 @@ def _cuts(
         for start in range(stop - 1, -1, -1):
             widths = list(map(max, widths, ordered[start].hidden_dims))
             seconds = seconds_of_step(
-                (n_features, *widths, n_classes), ordered[start].batch_size, stop - start
+                (n_features, *widths, n_classes), ordered[start].batch_size, stop - start, device
             )
             candidates.append((best[start][0] + seconds, start))
         best.append(min(candidates))
@@ -70,16 +88,20 @@ def _cuts(
 
 
 @lru_cache(maxsize=4096)
-def seconds_of_step(widths: tuple[int, ...], batch_size: int, n_members: int) -> float:
+def seconds_of_step(
+    widths: tuple[int, ...], batch_size: int, n_members: int, device: str = "cpu"
+) -> float:
     """Estimates a training step of a group.
 
     Args:
         widths: Width of the input and of every layer.
         batch_size: Rows of a step.
         n_members: Members that share tensors.
+        device: A name in `COSTS`.
     """
+    costs = COSTS[device]
     weights = sum(n_in * n_out for n_in, n_out in itertools.pairwise(widths))
     units = batch_size * sum(widths[1:])
-    return SECONDS_PER_LAYER * len(widths) + n_members * (
-        6 * batch_size * weights * SECONDS_PER_FLOP + (units + weights) * SECONDS_PER_ELEMENT
+    return costs.layer * len(widths) + n_members * (
+        6 * batch_size * weights * costs.flop + (units + weights) * costs.element
     )

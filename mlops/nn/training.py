@@ -5,24 +5,32 @@ All randomness comes from (seed, epoch, step), so the state of a training is sma
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn import streams
+from mlops.nn import precision as precisions
+from mlops.nn.group import Group, Run, Task
 from mlops.nn.grouping import group_members
-from mlops.nn.metrics import accuracy, macro_f1
-from mlops.nn.mlp import MLP, PackedMLP
-from mlops.nn.optimizer import PackedAdamW
-from mlops.nn.passes import Passes, Rows
-from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+from mlops.nn.memory import shortage
+from mlops.nn.passes import Rows
+from mlops.nn.records import EpochRecord, Outcome, TrialResult
+
+Events = list[EpochRecord | TrialResult]
+
+# Groups that train side by side. Each step of a small one leaves most of a GPU idle, and their
+# number is bounded by what the host can prepare meanwhile. A CPU's thread is busy with one.
+GROUPS_AT_ONCE = {"cuda": 16}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ def fit(
     metric: str = "val_accuracy",
     halving: Halving | None = None,
     device: str = "cpu",
+    precision: str = "float32",
 ) -> Iterator[EpochRecord | TrialResult]:
     """Trains a pack of configurations on the same rows.
 
@@ -74,6 +83,7 @@ def fit(
         metric: Which validation metric scores an epoch, of `records.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         device: "cpu" or a CUDA device.
+        precision: Of the products, a name in `precision.DTYPES`.
 
     Yields:
         An `EpochRecord` for each member and epoch, and one `TrialResult` for each member after its
@@ -86,6 +96,7 @@ def fit(
         numbers=numbers,
         metric=metric,
         halving=halving,
+        precision=precision,
     )
     for events in training.events():
         yield from events
@@ -111,6 +122,10 @@ class PackTraining:
     A snapshot goes on to the same records, results and weights as the training it was taken of, to
     the last bit on the same machine with as many threads, if it is given the same arguments.
 
+    A group for which the device has not enough memory, when it begins, goes on as two halves; a
+    member for which there is not enough alone fails. Members do not depend on their group, so that
+    changes no more than how sums round.
+
     Args:
         members: The configurations, those included that have left by now.
         data: The rows.
@@ -118,6 +133,7 @@ class PackTraining:
         numbers: The members' trial numbers; 0, 1, ... by default.
         metric: Which validation metric scores an epoch, of `records.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
+        precision: Of the products, a name in `precision.DTYPES`.
         snapshot: Where to go on from; the beginning by default.
     """
 
@@ -130,31 +146,39 @@ class PackTraining:
         numbers: Sequence[int] | None = None,
         metric: str = "val_accuracy",
         halving: Halving | None = None,
+        precision: str = "float32",
         snapshot: Snapshot | None = None,
     ) -> None:
         numbers = range(len(members)) if numbers is None else numbers
         self._halving = halving
         self._last = max(member.epochs for member in members)
         self._rungs_done: int = snapshot.facts["rungs_done"] if snapshot else 0
-        self._groups: list[_Group] = []
+        self._device = data.x_train.device
+        self._precision = precision
+        self._groups: list[Group] = []
+        task = Task(data, seed, metric, precision)
         if snapshot is None:
-            for part in group_members(members, data.n_features, data.n_classes):
-                runs = [_Run(numbers[i], members[i]) for i in part]
-                self._groups.append(_Group(runs, data, seed, metric))
+            device = self._device.type
+            for part in group_members(members, data.n_features, data.n_classes, device):
+                self._groups.append(Group([Run(numbers[i], members[i]) for i in part], task))
         else:
             by_number = dict(zip(numbers, members, strict=True))
             for i, facts in enumerate(snapshot.facts["groups"]):
-                runs = [_Run(member=by_number[run["number"]], **run) for run in facts["runs"]]
-                group = _Group(runs, data, seed, metric, facts["widths"])
-                group.go_on(facts["epoch"], snapshot.tensors, f"groups.{i}.")
-                self._groups.append(group)
+                runs = [Run(member=by_number[run["number"]], **run) for run in facts["runs"]]
+                prefix = f"groups.{i}."
+                learned = {
+                    name.removeprefix(prefix): tensor
+                    for name, tensor in snapshot.tensors.items()
+                    if name.startswith(prefix)
+                }
+                self._groups.append(Group(runs, task, facts["widths"], facts["epoch"], learned))
 
-    def events(self) -> Iterator[list[EpochRecord | TrialResult]]:
+    def events(self) -> Iterator[Events]:
         """Trains to the end.
 
         Yields:
-            What one epoch of a group, or one rung, brings: for each member an `EpochRecord`, and a
-            `TrialResult` after its last record.
+            What one epoch of a group, on a GPU of several groups, or one rung brings: for each
+            member an `EpochRecord`, and a `TrialResult` after its last record.
         """
         rungs = self._halving.rungs(self._last) if self._halving else []
         for rung in rungs[self._rungs_done :]:
@@ -163,10 +187,77 @@ class PackTraining:
             yield list(_prune(self._groups, self._halving.eta))  # type: ignore[union-attr]
         yield from self._train_until(self._last)
 
-    def _train_until(self, epoch: int) -> Iterator[list[EpochRecord | TrialResult]]:
-        for group in self._groups:
-            while group.runs and group.epoch < epoch:
-                yield group.train_epoch()
+    def _train_until(self, epoch: int) -> Iterator[Events]:
+        waiting = deque(group for group in self._groups if group.runs and group.epoch < epoch)
+        while waiting:
+            started = time.perf_counter()
+            with precisions.applied(self._precision, self._device):
+                together, events = self._begin(waiting)
+            while together or events:
+                # Told together, so that no group is in the midst of an epoch meanwhile.
+                yield events + self._end_epoch(together, started)
+                started, events = time.perf_counter(), []
+                together = [group for group in together if group.runs and group.epoch < epoch]
+                with precisions.applied(self._precision, self._device):
+                    for group in together:
+                        group.begin_epoch()
+
+    def _begin(self, waiting: deque[Group]) -> tuple[list[Group], Events]:
+        """Lets the first of the groups that wait begin an epoch.
+
+        One on a CPU. On a GPU, which small groups do not fill, as many as its memory holds.
+
+        Returns:
+            Those that have begun, and the results of members that fit nowhere.
+        """
+        begun: list[Group] = []
+        failed: Events = []
+        at_once = GROUPS_AT_ONCE.get(self._device.type, 1)
+        while waiting and len(begun) < at_once:
+            group = waiting.popleft()
+            if group.is_open:
+                # What it needs it has, and there is no way back from the midst of its epoch.
+                group.begin_epoch()
+                lack = None
+            else:
+                lack = shortage(group.begin_epoch)
+            if lack is None:
+                begun.append(group)
+                continue
+            group.close()
+            idle = [other for other in self._groups if other.is_open]
+            if begun:
+                # There may be enough for it when these are done.
+                waiting.appendleft(group)
+                break
+            if idle:
+                for other in idle:
+                    other.close()
+                waiting.appendleft(group)
+            elif len(group.runs) > 1:
+                waiting.extendleft(reversed(self._split(group, lack)))
+            else:
+                reason = f"does not fit the device's memory: {lack}"
+                failed += group.release(Outcome.FAILED, {group.runs[0].number: reason})
+        return begun, failed
+
+    def _split(self, group: Group, lack: str) -> tuple[Group, Group]:
+        """Puts two halves in a group's place."""
+        halves = group.split()
+        sizes = [len(half.runs) for half in halves]
+        text = "%d trials do not fit the device's memory at once and go on as %d and %d: %s"
+        logger.warning(text, len(group.runs), *sizes, lack)
+        i = self._groups.index(group)
+        self._groups[i : i + 1] = halves
+        return halves
+
+    @staticmethod
+    def _end_epoch(together: Sequence[Group], started: float) -> Events:
+        for group in together:
+            group.wait()
+        members = sum(len(group.runs) for group in together)
+        seconds = (time.perf_counter() - started) / max(1, members)
+        return [event for group in together for event in group.end_epoch(seconds)]
 
     def snapshot(self) -> Snapshot:
         """Returns where training stands after the last list that `events` has yielded.
@@ -178,15 +269,11 @@ class PackTraining:
         for i, group in enumerate(group for group in self._groups if group.runs):
             groups.append(group.facts())
             # Before its first epoch a group is what the seed makes it.
-            if group.epoch > 0:
-                tensors |= {
-                    f"groups.{i}.{name}": tensor.to("cpu", copy=True)
-                    for name, tensor in group.state().items()
-                }
+            tensors |= {f"groups.{i}.{name}": t for name, t in group.learned().items()}
         return Snapshot(tensors, {"rungs_done": self._rungs_done, "groups": groups})
 
 
-def _prune(groups: Sequence[_Group], eta: int) -> Iterator[TrialResult]:
+def _prune(groups: Sequence[Group], eta: int) -> Iterator[TrialResult]:
     """Keeps the best 1/eta of all members still running; ties go to the lower trial number."""
     running = [(group, run) for group in groups for run in group.runs]
     running.sort(key=lambda pair: (-pair[1].best_merit, pair[1].number))
@@ -198,142 +285,3 @@ def _prune(groups: Sequence[_Group], eta: int) -> Iterator[TrialResult]:
             if owner is group and rank > keep
         }
         yield from group.release(Outcome.PRUNED, reasons)
-
-
-@dataclass
-class _Run:
-    """One member's way through its epochs."""
-
-    number: int
-    member: Hyperparameters
-    best_merit: float = -math.inf
-    best_epoch: int = 0
-    best_metrics: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-
-
-class _Group:
-    """Members that share tensors, epoch by epoch; finished ones leave and the tensors shrink."""
-
-    def __init__(
-        self,
-        runs: Sequence[_Run],
-        data: Rows,
-        seed: int,
-        metric: str,
-        widths: Sequence[int] | None = None,
-    ) -> None:
-        self.data, self.seed, self.metric = data, seed, metric
-        self.runs = list(runs)
-        self.epoch = 0
-        members = [run.member for run in runs]
-        device = data.x_train.device
-        self.pack = PackedMLP(members, data.n_features, data.n_classes, device, widths)
-        for k, run in enumerate(self.runs):
-            mlp = MLP(data.n_features, data.n_classes, run.member.hidden_dims)
-            self.pack.load_member(k, mlp.reset(streams.initial_weights(seed, run.number)))
-        self.optimizer = PackedAdamW(self.pack)
-        self.best = self.pack.parameters.clone()
-        self.passes = Passes(self.pack, data)
-
-    def facts(self) -> dict[str, Any]:
-        """Returns what a group like this one is made from, as JSON values.
-
-        The widths are among them: those padded for members that have left decide how sums round.
-        """
-        runs = [{k: v for k, v in vars(run).items() if k != "member"} for run in self.runs]
-        return {"epoch": self.epoch, "widths": self.pack.widths, "runs": runs}
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns the tensors that training changes, by name."""
-        return {
-            "parameters": self.pack.parameters,
-            "best": self.best,
-            "first_moment": self.optimizer.first_moment,
-            "second_moment": self.optimizer.second_moment,
-            "steps": self.optimizer.steps,
-        }
-
-    def go_on(self, epoch: int, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        """Takes the tensors, under `prefix` and their names, that a group had after `epoch`."""
-        self.epoch = epoch
-        if epoch > 0:
-            for name, tensor in self.state().items():
-                tensor.copy_(tensors[prefix + name])
-
-    @torch.inference_mode()
-    def train_epoch(self) -> list[EpochRecord | TrialResult]:
-        """Trains all members for one epoch; returns their records and those who left."""
-        started = time.perf_counter()
-        self.epoch += 1
-        train_loss, train_accuracy = self.passes.train(self.optimizer, self.seed, self.epoch)
-        val_loss, confusion = self.passes.evaluate()
-        columns = (train_loss, train_accuracy, val_loss, accuracy(confusion), macro_f1(confusion))
-        rows = torch.stack(columns, 1).tolist()
-        records = [
-            EpochRecord(run.number, self.epoch, *row)
-            for run, row in zip(self.runs, rows, strict=True)
-        ]
-        self._keep_best(records)
-        share = (time.perf_counter() - started) / len(self.runs)
-        for run in self.runs:
-            run.seconds += share
-        failed = {r.trial: reason for r in records if (reason := _non_finite(r))}
-        left = self.release(Outcome.FAILED, failed)
-        done = {run.number: None for run in self.runs if run.member.epochs <= self.epoch}
-        return [*records, *left, *self.release(Outcome.COMPLETED, done)]
-
-    def _keep_best(self, records: Sequence[EpochRecord]) -> None:
-        sign = 1.0 if METRICS[self.metric] == "max" else -1.0
-        improved = []
-        for k, (run, record) in enumerate(zip(self.runs, records, strict=True)):
-            merit = sign * getattr(record, self.metric)
-            if merit > run.best_merit and not _non_finite(record):
-                run.best_merit, run.best_epoch = merit, record.epoch
-                run.best_metrics = record.metrics
-                improved.append(k)
-        if len(improved) == len(self.runs):
-            self.best.copy_(self.pack.parameters)
-        elif improved:
-            for best, now in zip(self.pack.by_layer(self.best), self.pack.weights, strict=True):
-                best[improved] = now[improved]
-
-    @torch.inference_mode()
-    def release(self, outcome: Outcome, reasons: Mapping[int, str | None]) -> list[TrialResult]:
-        """Lets members leave by trial number; the others go on in smaller tensors."""
-        if not reasons:
-            return []
-        leaving = [k for k, run in enumerate(self.runs) if run.number in reasons]
-        results = [self._result(k, outcome, reasons[self.runs[k].number]) for k in leaving]
-        keep = [k for k, run in enumerate(self.runs) if run.number not in reasons]
-        self.runs = [self.runs[k] for k in keep]
-        if keep:
-            pack = self.pack.select(keep)
-            self.optimizer.select(keep, pack)
-            self.best = self.pack.select_flat(self.best, keep)
-            self.pack = pack
-            self.passes = Passes(pack, self.data)
-        return results
-
-    def _result(self, k: int, outcome: Outcome, reason: str | None) -> TrialResult:
-        run = self.runs[k]
-        scored = outcome is not Outcome.FAILED and run.best_epoch > 0
-        return TrialResult(
-            trial=run.number,
-            outcome=outcome,
-            reason=reason,
-            epochs=self.epoch,
-            best_epoch=run.best_epoch if scored else 0,
-            score=run.best_metrics[self.metric] if scored else None,
-            metrics=run.best_metrics if scored else {},
-            seconds=run.seconds,
-            weights=self.pack.member_weights(k, self.best) if scored else {},
-        )
-
-
-def _non_finite(record: EpochRecord) -> str | None:
-    for name in ("train_loss", "val_loss"):
-        value = getattr(record, name)
-        if not math.isfinite(value):
-            return f"{name} became {value} in epoch {record.epoch}"
-    return None

@@ -9,7 +9,7 @@ import torch
 from nn_harness import History, Table, padding, run
 
 from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.nn import streams, training
+from mlops.nn import group, streams
 from mlops.nn.mlp import MLP, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
 from mlops.nn.passes import Passes, Rows
@@ -173,7 +173,7 @@ def test_padding_stays_zero_through_compaction(
 ) -> None:
     seen = []
 
-    class Watched(training.PackedAdamW):
+    class Watched(group.PackedAdamW):
         def step(self) -> None:
             super().step()
             seen.append(
@@ -183,7 +183,7 @@ def test_padding_stays_zero_through_compaction(
                 )
             )
 
-    monkeypatch.setattr(training, "PackedAdamW", Watched)
+    monkeypatch.setattr(group, "PackedAdamW", Watched)
     members = [
         replace(widened(MEMBER, by), epochs=epochs)
         for by, epochs in ((20, 1), (-5, 3), (0, 4), (7, 2))

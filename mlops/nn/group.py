@@ -1,0 +1,322 @@
+"""Members of a pack that share tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlops.hyperparameters import Hyperparameters
+from mlops.nn import streams
+from mlops.nn.graphs import Lane
+from mlops.nn.metrics import accuracy, macro_f1
+from mlops.nn.mlp import ALIGNMENT, MLP, PackedMLP
+from mlops.nn.optimizer import PackedAdamW
+from mlops.nn.passes import Passes, Rows
+from mlops.nn.precision import DTYPES
+from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+
+
+@dataclass
+class Run:
+    """One member's way through its epochs."""
+
+    number: int
+    member: Hyperparameters
+    best_merit: float = -math.inf
+    best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the groups of a pack have in common.
+
+    Attributes:
+        data: The rows.
+        seed: The study's seed.
+        metric: Which validation metric scores an epoch.
+        precision: Of the products, a name in `precision.DTYPES`.
+    """
+
+    data: Rows
+    seed: int
+    metric: str
+    precision: str = "float32"
+
+
+class Group:
+    """Members that share tensors, epoch by epoch; finished ones leave and the tensors shrink.
+
+    A group takes memory of the device with its first epoch and gives it back when it is closed or
+    all members have left. What it had learned when it was opened is kept on the CPU until its next
+    epoch is over: if the memory does not suffice for that, closing it undoes the attempt.
+
+    Args:
+        runs: The members' ways so far.
+        task: What all groups share.
+        widths: What layers are padded to; the widest member's by default.
+        epoch: Epochs done.
+        learned: The tensors of `learned` after that epoch.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        task: Task,
+        widths: Sequence[int] | None = None,
+        epoch: int = 0,
+        learned: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.runs, self.epoch = list(runs), epoch
+        self._task = task
+        self._learned = learned if epoch > 0 else None
+        self._tensors: _Tensors | None = None
+        self._widths = list(widths or self._pack("meta").widths)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds memory of the device."""
+        return self._tensors is not None
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a group like this one is made from, as JSON values.
+
+        The widths are among them: those padded for members that have left decide how sums round.
+        """
+        runs = [{k: v for k, v in vars(run).items() if k != "member"} for run in self.runs]
+        return {"epoch": self.epoch, "widths": self._widths, "runs": runs}
+
+    def learned(self) -> Mapping[str, Tensor]:
+        """Returns what training has changed, by name, on the CPU; nothing before the first epoch.
+
+        The tensors do not change any more.
+        """
+        if self._learned is not None:
+            return self._learned
+        if self._tensors is None or self.epoch == 0:
+            return {}
+        with self._tensors.lane.entered():
+            state = self._tensors.state()
+            return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
+
+    @torch.inference_mode()
+    def begin_epoch(self) -> None:
+        """Starts an epoch. On a GPU it may be still under way when this returns."""
+        if self._tensors is None:
+            self._tensors = self._opened()
+        self._tensors.begin_epoch(self._task.seed, self.epoch + 1)
+
+    @torch.inference_mode()
+    def wait(self) -> None:
+        """Waits for the epoch."""
+        self._rows = self._open_tensors().scores()
+
+    @torch.inference_mode()
+    def end_epoch(self, seconds: float) -> list[EpochRecord | TrialResult]:
+        """Ends the epoch that has been waited for.
+
+        Args:
+            seconds: The share of a member in the time it took.
+
+        Returns:
+            The members' records and those who left.
+        """
+        self.epoch += 1
+        self._learned = None
+        records = [
+            EpochRecord(run.number, self.epoch, *row)
+            for run, row in zip(self.runs, self._rows, strict=True)
+        ]
+        self._keep_best(records)
+        for run in self.runs:
+            run.seconds += seconds
+        failed = {r.trial: reason for r in records if (reason := _non_finite(r))}
+        left = self.release(Outcome.FAILED, failed)
+        done = {run.number: None for run in self.runs if run.member.epochs <= self.epoch}
+        return [*records, *left, *self.release(Outcome.COMPLETED, done)]
+
+    @torch.inference_mode()
+    def release(self, outcome: Outcome, reasons: Mapping[int, str | None]) -> list[TrialResult]:
+        """Lets members leave by trial number; the others go on in smaller tensors."""
+        if not reasons:
+            return []
+        leaving = [k for k, run in enumerate(self.runs) if run.number in reasons]
+        results = [self._result(k, outcome, reasons[self.runs[k].number]) for k in leaving]
+        keep = [k for k, run in enumerate(self.runs) if run.number not in reasons]
+        if not keep:
+            self._tensors = self._learned = None
+        elif self._tensors is not None:
+            self._tensors.select(keep)
+        elif self._learned is not None:
+            self._learned = self._learned_by(keep)
+        self.runs = [self.runs[k] for k in keep]
+        return results
+
+    @torch.inference_mode()
+    def close(self) -> None:
+        """Gives the device's memory back; an epoch that was begun is to be begun again."""
+        if self._tensors is not None:
+            self._tensors.lane.finish()
+            self._learned = self.learned() or None
+            self._tensors = None
+
+    def split(self) -> tuple[Group, Group]:
+        """Returns two groups of half the members each, to go on in place of this closed one."""
+        middle = len(self.runs) // 2
+        return self._part(range(middle)), self._part(range(middle, len(self.runs)))
+
+    def _part(self, keep: Sequence[int]) -> Group:
+        runs = [self.runs[k] for k in keep]
+        if self._learned is None:
+            return Group(runs, self._task)
+        return Group(runs, self._task, self._widths, self.epoch, self._learned_by(keep))
+
+    def _pack(self, device: torch.device | str, widths: Sequence[int] | None = None) -> PackedMLP:
+        """Makes the group's pack, all zeros; on the device `meta` it takes no memory."""
+        data = self._task.data
+        return PackedMLP(
+            [run.member for run in self.runs],
+            data.n_features,
+            data.n_classes,
+            device,
+            widths,
+            DTYPES[self._task.precision],
+            ALIGNMENT[data.x_train.device.type],
+        )
+
+    def _opened(self) -> _Tensors:
+        data = self._task.data
+        device = data.x_train.device
+        lane = Lane(device)
+        with lane.entered():
+            pack = self._pack(device, self._widths)
+            if self._learned is None:
+                for k, run in enumerate(self.runs):
+                    mlp = MLP(data.n_features, data.n_classes, run.member.hidden_dims)
+                    generator = streams.initial_weights(self._task.seed, run.number)
+                    pack.load_member(k, mlp.reset(generator))
+            tensors = _Tensors(pack, data, lane)
+            for name, tensor in tensors.state().items() if self._learned else ():
+                tensor.copy_(self._learned[name])  # type: ignore[index]
+        return tensors
+
+    def _open_tensors(self) -> _Tensors:
+        assert self._tensors is not None, "the group must have begun an epoch"
+        return self._tensors
+
+    def _learned_by(self, keep: Sequence[int]) -> dict[str, Tensor]:
+        """Returns what the members `keep` of this closed group have learned."""
+        assert self._learned is not None
+        layout = self._pack("meta", self._widths)
+        return {
+            name: layout.select_flat(tensor, keep) if tensor.dim() else tensor
+            for name, tensor in self._learned.items()
+        }
+
+    def _keep_best(self, records: Sequence[EpochRecord]) -> None:
+        metric = self._task.metric
+        sign = 1.0 if METRICS[metric] == "max" else -1.0
+        improved = []
+        for k, (run, record) in enumerate(zip(self.runs, records, strict=True)):
+            merit = sign * getattr(record, metric)
+            if merit > run.best_merit and not _non_finite(record):
+                run.best_merit, run.best_epoch = merit, record.epoch
+                run.best_metrics = record.metrics
+                improved.append(k)
+        if improved:
+            self._open_tensors().keep(improved)
+
+    def _result(self, k: int, outcome: Outcome, reason: str | None) -> TrialResult:
+        run = self.runs[k]
+        scored = outcome is not Outcome.FAILED and run.best_epoch > 0
+        return TrialResult(
+            trial=run.number,
+            outcome=outcome,
+            reason=reason,
+            epochs=self.epoch,
+            best_epoch=run.best_epoch if scored else 0,
+            score=run.best_metrics[self._task.metric] if scored else None,
+            metrics=run.best_metrics if scored else {},
+            seconds=run.seconds,
+            weights=self._best_weights(k) if scored else {},
+        )
+
+    def _best_weights(self, k: int) -> dict[str, Tensor]:
+        if self._tensors is not None:
+            return self._tensors.pack.member_weights(k, self._tensors.best)
+        assert self._learned is not None
+        return self._pack("meta", self._widths).member_weights(k, self._learned["best"])
+
+
+class _Tensors:
+    """What an open group holds of its device, all of it made and used in one lane."""
+
+    def __init__(self, pack: PackedMLP, data: Rows, lane: Lane) -> None:
+        self.pack, self.lane = pack, lane
+        self._data = data
+        self.optimizer = PackedAdamW(pack)
+        self.best = pack.parameters.clone()
+        self.passes = Passes(pack, data, lane)
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the tensors that training changes, by name."""
+        return {
+            "parameters": self.pack.parameters,
+            "best": self.best,
+            "first_moment": self.optimizer.first_moment,
+            "second_moment": self.optimizer.second_moment,
+            "steps": self.optimizer.steps,
+        }
+
+    def begin_epoch(self, seed: int, epoch: int) -> None:
+        with self.lane.entered():
+            train_loss, train_accuracy = self.passes.train(self.optimizer, seed, epoch)
+            val_loss, confusion = self.passes.evaluate()
+            columns = (
+                train_loss,
+                train_accuracy,
+                val_loss,
+                accuracy(confusion),
+                macro_f1(confusion),
+            )
+            self._scores = torch.stack(columns, 1)
+
+    def scores(self) -> list[list[float]]:
+        """Returns each member's metrics of the epoch, once it is over."""
+        with self.lane.entered():
+            return self._scores.tolist()
+
+    def keep(self, improved: Sequence[int]) -> None:
+        """Takes the weights of some members for their best ones."""
+        with self.lane.entered():
+            if len(improved) == len(self.pack):
+                self.best.copy_(self.pack.parameters)
+                return
+            index = torch.tensor(improved, device=self.pack.device)
+            for best, now in zip(self.pack.by_layer(self.best), self.pack.weights, strict=True):
+                best.index_copy_(0, index, now.index_select(0, index))
+
+    def select(self, keep: Sequence[int]) -> None:
+        """Goes on with some members only."""
+        with self.lane.entered():
+            # These buffers make room for what is held twice for a moment.
+            del self.passes
+            pack = self.pack.select(keep)
+            self.optimizer.select(keep, pack)
+            self.best = self.pack.select_flat(self.best, keep)
+            self.pack = pack
+            self.passes = Passes(pack, self._data, self.lane)
+
+
+def _non_finite(record: EpochRecord) -> str | None:
+    for name in ("train_loss", "val_loss"):
+        value = getattr(record, name)
+        if not math.isfinite(value):
+            return f"{name} became {value} in epoch {record.epoch}"
+    return None
