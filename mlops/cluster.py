@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -157,15 +158,14 @@ def workers(
     """
     import ray
 
-    total = ray.cluster_resources()
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    total = {name: sum(m.get(name, 0.0) for m in machines) for name in ("CPU", "GPU")}
     if gpus == "auto":
-        gpus = 1.0 if total.get("GPU", 0) >= 1 else 0.0
-    fitting = math.floor(total.get("CPU", 0) / cpus + 1e-9)
-    if gpus:
-        fitting = min(fitting, math.floor(total.get("GPU", 0) / gpus + 1e-9))
+        gpus = 1.0 if total["GPU"] >= 1 else 0.0
+    fitting = fitting_workers(machines, cpus, gpus)
     wanted = min(fitting, at_most) if count == "auto" else count
     if fitting < 1 or wanted > fitting:
-        have = f"{total.get('CPU', 0):g} cores and {total.get('GPU', 0):g} GPUs"
+        have = f"{total['CPU']:g} cores and {total['GPU']:g} GPUs"
         if may_grow and count != "auto":
             text = f"{fitting} of {count} workers fit the cluster now, with {have}"
             print(text, file=sys.stderr, flush=True)
@@ -175,3 +175,24 @@ def workers(
             f"the cluster, got {have}; ask for less, or for workers: auto"
         )
     return Workers(wanted, cpus, gpus)
+
+
+def fitting_workers(machines: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """Returns how many workers fit machines, none of them on two machines or on parts of two GPUs.
+
+    Args:
+        machines: What each has, as Ray names it.
+        cpus: Cores a worker.
+        gpus: GPUs a worker: a share of one, or a whole number.
+    """
+    return sum(_fitting(machine, cpus, gpus) for machine in machines)
+
+
+def _fitting(machine: Mapping[str, float], cpus: float, gpus: float) -> int:
+    fitting = math.floor(machine.get("CPU", 0.0) / cpus + 1e-9)
+    if gpus >= 1:
+        fitting = min(fitting, math.floor(machine.get("GPU", 0.0) / gpus + 1e-9))
+    elif gpus > 0:
+        shares = math.floor(1 / gpus + 1e-9)
+        fitting = min(fitting, math.floor(machine.get("GPU", 0.0)) * shares)
+    return fitting

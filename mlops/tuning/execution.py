@@ -93,6 +93,8 @@ def search(
         min_epochs=plan.min_epochs,
         threads=max(1, int(workers.cpus)),
         device="cuda" if workers.gpus else "cpu",
+        gpu_share=min(1.0, workers.gpus),
+        precision=plan.precision,
         checkpoint_every=plan.checkpoint_every,
         checkpoints=str(spool.folder),
         timeout=plan.trial_timeout,

@@ -16,8 +16,12 @@ ROUNDS = 4
 ROUNDS_FROM_EVALS = 20
 # More members than this gain nothing more (docs/experiments.md), and a long pack reports late.
 MOST_MEMBERS = {"cpu": 48, "cuda": 256}
-# Float32 elements of one member's activations and weights past which wider packs stop paying.
+# Float32 elements of one member's activations and weights past which wider packs stop paying; of a
+# GPU, as long as its memory is not known.
 ELEMENTS_A_WORKER = {"cpu": 24 * 2**20, "cuda": 2**30}
+# Part of a GPU's memory that packs are made for. The rest is for the rows, evaluations, graphs and
+# CUDA itself; a pack for which it is not enough goes on as smaller ones.
+MEMORY_SHARE = 0.7
 # Work, one trial after another, that is worth starting a worker for: that takes 5 s of a core.
 SECONDS_A_WORKER = 10.0
 
@@ -44,6 +48,7 @@ def choose(
     widest: Hyperparameters,
     n_features: int,
     device: Literal["cpu", "cuda"],
+    memory: int | None = None,
 ) -> Packing:
     """Chooses the division of a study.
 
@@ -54,9 +59,11 @@ def choose(
         widest: The widest configuration of the space, at its largest batch size.
         n_features: Width of the input.
         device: Where packs train.
+        memory: Bytes that a worker may take of its GPU, the smallest one's where they differ; None
+            where that is not known.
     """
     if pack_size == "auto":
-        pack_size = _pays(max_evals, workers, widest, n_features, device)
+        pack_size = _pays(max_evals, workers, widest, n_features, device, memory)
     # One or more packs wait proposed, so that a worker never waits for the searcher.
     return Packing(pack_size, workers + max(1, workers // 2))
 
@@ -78,15 +85,35 @@ def most_workers(max_evals: int, trial: Hyperparameters, n_rows: int, n_features
 
 
 def _pays(
-    max_evals: int, workers: int, widest: Hyperparameters, n_features: int, device: str
+    max_evals: int,
+    workers: int,
+    widest: Hyperparameters,
+    n_features: int,
+    device: str,
+    memory: int | None,
 ) -> int:
     rounds = ROUNDS if max_evals >= ROUNDS_FROM_EVALS else 1
-    widths = (n_features, *widest.hidden_dims)
-    weights = sum(a * b for a, b in pairwise(widths))
-    member = 5 * weights + 3 * widest.batch_size * sum(widths)
-    fitting = ELEMENTS_A_WORKER[device] // member
+    if device == "cuda" and memory is not None:
+        fitting = int(MEMORY_SHARE * memory) // member_bytes(widest, n_features)
+    else:
+        widths = (n_features, *widest.hidden_dims)
+        weights = sum(a * b for a, b in pairwise(widths))
+        member = 5 * weights + 3 * widest.batch_size * sum(widths)
+        fitting = ELEMENTS_A_WORKER[device] // member
     fair = max_evals // (rounds * workers) if rounds > 1 else -(-max_evals // workers)
     return max(1, min(fair, fitting, MOST_MEMBERS[device]))
+
+
+def member_bytes(member: Hyperparameters, n_features: int) -> int:
+    """Returns about how much memory a member of a pack takes in training, as float32.
+
+    Eight tensors of weights: parameters, gradients, the best ones and the optimizer's. Four of
+    units: what goes into an activation, what comes out, its gradient and what is dropped.
+    """
+    widths = (n_features, *member.hidden_dims)
+    weights = sum((a + 1) * b for a, b in pairwise(widths))
+    units = member.batch_size * sum(member.hidden_dims)
+    return 4 * (8 * weights + 4 * units)
 
 
 def widest_configuration(

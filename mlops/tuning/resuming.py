@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Settings without which a study's trials would be others.
 SAME = ("metric", "seed", "epochs", "space", "defaults", "search", "pruning", "pack_size")
+SAME += ("resources.precision",)
+
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,12 @@ def check_same(record: StudyRecord, settings: Mapping[str, Any], max_evals: int)
     Raises:
         InputError: They are not; a line for each difference.
     """
-    was = record.settings
+    pairs = [(name, _at(record.settings, name), _at(settings, name)) for name in SAME]
     problems = [
-        f"{name}: must be what it was to resume `{record.name}`, got {settings[name]}, was "
-        f"{was[name]}; leave it out, or begin another --study"
-        for name in SAME
-        if name in was and was[name] != settings[name]
+        f"{name}: must be what it was to resume `{record.name}`, got {now}, was {was}; leave it "
+        "out, or begin another --study"
+        for name, was, now in pairs
+        if was != now and was is not _ABSENT
     ]
     if max_evals < max(record.ends):
         problems.append(
@@ -85,6 +88,14 @@ def check_same(record: StudyRecord, settings: Mapping[str, Any], max_evals: int)
         )
     if problems:
         raise InputError(problems)
+
+
+def _at(settings: Mapping[str, Any], name: str) -> Any:
+    """Returns the setting of a dotted name; a study of before it was there has none."""
+    value: Any = settings
+    for part in name.split("."):
+        value = value.get(part, _ABSENT) if isinstance(value, Mapping) else _ABSENT
+    return value
 
 
 def check_table(record: StudyRecord, digest: str, name: str) -> None:

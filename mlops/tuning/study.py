@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster
-from mlops.errors import RecordError, StudyError, TrackingError
+from mlops.errors import InputError, RecordError, StudyError, TrackingError
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
@@ -54,6 +54,7 @@ class Plan:
         workers: Packs trained at the same time, or "auto".
         cpus_per_worker: Cores a worker.
         gpus_per_worker: GPUs a worker, or "auto".
+        precision: Of matrix products: float32, tf32 or bf16.
         max_failures: How often a pack whose worker died is started again.
         time_budget: Seconds after which the study is ended.
         target: A score that ends the study.
@@ -80,6 +81,7 @@ class Plan:
     workers: int | Literal["auto"] = "auto"
     cpus_per_worker: float = 1.0
     gpus_per_worker: float | Literal["auto"] = "auto"
+    precision: str = "float32"
     max_failures: int = 2
     time_budget: float | None = None
     target: float | None = None
@@ -255,6 +257,11 @@ def _make_ready(
         at_most=packing.most_workers(plan.max_evals, plan.default, n_rows, n_features),
         may_grow=not connection.is_local,
     )
+    if plan.precision == "tf32" and not workers.gpus:
+        raise InputError(
+            "resources.precision: must be float32 or bf16 where no GPU trains, got tf32; leave it "
+            "out"
+        )
     importing.result()
     from mlops.tuning.execution import share
 

@@ -49,6 +49,8 @@ class PackOptions:
         min_epochs: The first rung.
         threads: Threads of a worker.
         device: Where packs train.
+        gpu_share: What part of its GPU's memory a worker may take.
+        precision: Of matrix products, a name in `precision.DTYPES`.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         checkpoints: Absolute path of the folder for them, on a disk that all workers share; None
             for none.
@@ -61,6 +63,8 @@ class PackOptions:
     min_epochs: int
     threads: int
     device: str
+    gpu_share: float = 1.0
+    precision: str = "float32"
     checkpoint_every: float | None = None
     checkpoints: str | None = None
     timeout: float | None = None
@@ -89,6 +93,9 @@ class PackTrial(tune.Trainable):
         import torch
 
         torch.set_num_threads(options.threads)
+        if options.device == "cuda":
+            # So that it runs short itself, and takes smaller packs, before its neighbours do.
+            torch.cuda.set_per_process_memory_fraction(min(1.0, options.gpu_share))
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options
@@ -134,6 +141,7 @@ class PackTrial(tune.Trainable):
             numbers=list(members),
             metric=options.metric,
             halving=Halving(options.eta, options.min_epochs) if options.eta else None,
+            precision=options.precision,
             snapshot=snapshot,
         )
         for events in training.events():
@@ -153,6 +161,7 @@ class PackTrial(tune.Trainable):
             "eta": options.eta,
             "min_epochs": options.min_epochs,
             "device": options.device,
+            "precision": options.precision,
             "n_classes": self._n_classes,
             "trials": [[number, member.to_dict()] for number, member in members.items()],
         }
