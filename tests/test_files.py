@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow.fs import FileSelector, FileSystem
 from servers import free_port, object_store
 
 from mlops.cluster import check_storage
@@ -117,7 +118,8 @@ def test_storage_is_looked_at_from_every_machine(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as environment, object_store(environment) as bucket:
         with pytest.raises(InputError, match=r"storage: must be a place that all .* does not: "):
             check_storage(f"{bucket}/study", cpus=1.0)
-        assert not exists(f"{bucket}/study")
+        store, folder = FileSystem.from_uri(f"{bucket}/study")
+        assert store.get_file_info(FileSelector(folder, allow_not_found=True)) == []
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"storage: .* must be writable"):
         check_storage(f"{tmp_path}/file/below", cpus=1.0)

@@ -129,14 +129,15 @@ def check_output(job: Job) -> None:
     is_same = target.exists() and Path(job.input).exists() and target.samefile(job.input)
     if is_same or job.input == job.output:
         raise InputError(
-            f"output must be another file than input, got `{job.output}` for both; choose another name"
+            f"output must be another file than input, got `{job.output}` for both; choose another "
+            "name"
         )
     with readable(job.output):
         is_there = exists(job.output)
     if is_there and not job.overwrite:
         raise InputError(
-            f"output must be a new file, got `{job.output}`, which exists; choose another name or say "
-            "--overwrite"
+            f"output must be a new file, got `{job.output}`, which exists; choose another name or "
+            "say --overwrite"
         )
 
 
