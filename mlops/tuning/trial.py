@@ -52,7 +52,7 @@ class PackOptions:
         gpu_share: What part of its GPU's memory a worker may take.
         precision: Of matrix products, a name in `precision.DTYPES`.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
-        checkpoints: Absolute path of the folder for them, on a disk that all workers share; None
+        checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
         timeout: Seconds that a worker may go without a report before it is ended; None for ever.
     """
