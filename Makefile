@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 ADDRESS ?= http://127.0.0.1:8265
 
-.PHONY: setup init_mlflow data train tune promote serve app predict submit ui test quick lint format bench bench-serve
+.PHONY: setup init_mlflow data train tune promote serve app predict submit tracking-server ui test quick lint format bench bench-serve
 .DEFAULT_GOAL := tune
 
 setup: $(VENV)/installed
@@ -42,6 +42,9 @@ predict: setup
 # To a cluster: `ray start --head` is one. The record goes to MLFLOW_TRACKING_URI, or to the store here.
 submit: setup
 	$(BIN)/python -m ray_jobs.tune --address $(ADDRESS) $(ARGS)
+
+tracking-server: setup
+	$(BIN)/python -m ray_jobs.tracking_server $(ARGS)
 
 ui: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh $(ARGS)

@@ -6,18 +6,23 @@ import gc
 import logging
 import math
 import os
+import secrets
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlops.errors import InputError, first_line
+from mlops.errors import InputError, TableError, first_line
+from mlops.files import is_uri, local_copy, remove, replacing
 
 LOCAL = "local"
 # Seconds a cluster may take to accept a connection.
 CONNECT_SECONDS = 10.0
+# Seconds a machine may take to look at the storage; it starts a process for that.
+LOOK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -175,3 +180,70 @@ def workers(
             f"the cluster, got {have}; ask for less, or for workers: auto"
         )
     return Workers(wanted, cpus, gpus)
+
+
+def check_storage(place: str, cpus: float) -> None:
+    """Checks that every machine of the connected cluster sees what others write to a place.
+
+    A file written here is read on each machine that can train, which writes one of its own. A
+    machine that leaves meanwhile, or does not answer, is no matter.
+
+    Args:
+        place: An absolute path, or a URI of an object store.
+        cpus: Cores a worker; who has fewer trains nothing.
+
+    Raises:
+        InputError: The place cannot be used here, or some machine does not see it.
+    """
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    name = f"{place.rstrip('/')}/probe-{secrets.token_hex(8)}"
+    try:
+        _write(name)
+    except TableError as error:
+        raise InputError(f"storage: {error}") from error
+    look = ray.remote(_look)
+    looking = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            host = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            task = look.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(name)
+            looking[task] = host
+    ended, _ = ray.wait([*looking], num_returns=len(looking), timeout=LOOK_SECONDS)
+    blind = []
+    for task in ended:
+        with suppress(RayError):
+            if reason := ray.get(task):
+                blind.append(f"{looking[task]} does not: {reason}")
+    with suppress(OSError):
+        remove(name)
+    if blind:
+        what = "a place" if is_uri(place) else "a folder"
+        raise InputError(
+            f"storage: must be {what} that all machines share, got {place}; {'; '.join(blind)}; "
+            "mount one folder on all of them, give s3://BUCKET/FOLDER, or leave checkpoints out"
+        )
+
+
+def _write(name: str) -> None:
+    with replacing(name) as unfinished:
+        unfinished.write_bytes(name.encode())
+
+
+def _look(name: str) -> str | None:
+    """Reads a file and writes another beside it; returns what is wrong."""
+    own = f"{name}-{secrets.token_hex(4)}"
+    try:
+        with local_copy(name) as file:
+            if file.read_bytes() != name.encode():
+                return f"`{name}` has another content there"
+        _write(own)
+        remove(own)
+    except FileNotFoundError:
+        return "what is written here is not there"
+    except (OSError, TableError) as error:
+        return first_line(error)
+    return None

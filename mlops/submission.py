@@ -31,6 +31,8 @@ VARIABLES = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_INSECURE_TLS",
     "MLFLOW_S3_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
 )
 # Seconds that a stopped job has to tell MLflow; Ray's own are 3.
 STOP_SECONDS = 60

@@ -107,6 +107,31 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@contextmanager
+def object_store(environment: pytest.MonkeyPatch) -> Iterator[str]:
+    """S3 as moto has it, which this process's environment names; yields the URI of a bucket."""
+    port = free_port()
+    words = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(words, stdout=quiet, stderr=quiet) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not _listens(port):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                environment.setenv(name, "any")
+            environment.setenv("AWS_REGION", "us-east-1")
+            environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            from pyarrow.fs import FileSystem
+
+            store, name = FileSystem.from_uri("s3://tables?allow_bucket_creation=true")
+            store.create_dir(name)
+            yield "s3://tables"
+        finally:
+            process.terminate()
+
+
 @dataclass(frozen=True)
 class RayHead:
     """A Ray cluster of one machine.

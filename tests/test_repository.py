@@ -17,7 +17,11 @@ import yaml
 
 from mlops import flags as read_flags
 from mlops.settings.serving import AppSettings, PredictSettings, PromoteSettings, ServeSettings
-from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
+from mlops.settings.setup import (
+    GenerateDataSettings,
+    InitMlflowSettings,
+    TrackingServerSettings,
+)
 from mlops.settings.study import TrainSettings, TuneSettings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,6 +34,7 @@ JOBS: dict[str, Any] = {
     "serve": ServeSettings,
     "app": AppSettings,
     "predict": PredictSettings,
+    "tracking_server": TrackingServerSettings,
 }
 MODULES = sorted(
     ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)

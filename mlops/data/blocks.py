@@ -24,7 +24,6 @@ from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype, is_ob
 
 from mlops.data.columns import MISSING_TEXTS, as_numbers
 from mlops.data.encoders import Column
-from mlops.data.files import replacing
 from mlops.data.sources import (
     READ_BUFFER,
     check_names,
@@ -35,6 +34,7 @@ from mlops.data.sources import (
     readable,
 )
 from mlops.errors import TableError
+from mlops.files import replacing
 
 BLOCK_BYTES = 2**24  # of a block, about, unless its rows are counted
 MOST_ROWS = 2**17
@@ -96,7 +96,8 @@ def open_table(
     Raises:
         TableError: The file is missing, unreadable, of another kind, or names columns badly.
     """
-    path = check_path(path)
+    check_path(path)
+    path = Path(path)
     with readable(path):
         if path.suffix.lower() == ".parquet":
             return _ParquetReader(path, columns, only, block_rows)
@@ -241,13 +242,12 @@ def writing(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table]
     Parquet each table is a row group.
 
     Args:
-        path: The file.
+        path: The file, or its URI in an object store.
         schema: The schema of every table.
 
     Raises:
         TableError: The file cannot be written, or a CSV file cannot hold a column.
     """
-    path = Path(path)
     with replacing(path) as unfinished:
         writer = _open_writer(unfinished, schema)
         try:

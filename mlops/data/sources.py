@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +16,7 @@ import pandas as pd
 from mlops.data.columns import MISSING_TEXTS, some_of
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
 from mlops.errors import TableError
+from mlops.files import exists, is_uri, local_copy
 
 if TYPE_CHECKING:
     import pyarrow.parquet
@@ -45,33 +46,49 @@ class RawTable:
 def read_file(path: str | Path) -> RawTable:
     """Reads a `.csv` file (UTF-8, commas, a header line) or a `.parquet` file.
 
+    Args:
+        path: Its path, or its URI in an object store.
+
     Raises:
         TableError: The file is missing, unreadable, empty, of another kind, or names columns badly.
     """
-    path = check_path(path)
-    with readable(path):
-        frame = _READERS[path.suffix.lower()](path)
-    return RawTable(frame, path.stem, str(path), TARGET if TARGET in frame else None)
+    with fetched(path) as local, readable(path):
+        frame = _READERS[local.suffix.lower()](local)
+    return RawTable(frame, local.stem, str(path), TARGET if TARGET in frame else None)
 
 
-def check_path(path: str | Path) -> Path:
-    """Checks that a path may name a table.
+@contextmanager
+def fetched(path: str | Path) -> Iterator[Path]:
+    """Yields a table's file: of an object store, a copy of it for the time being.
+
+    Raises:
+        TableError: The file is missing, of another kind, or cannot be fetched.
+    """
+    check_path(path)
+    with ExitStack() as stack:
+        with readable(path):
+            local = stack.enter_context(local_copy(path))
+        yield local
+
+
+def check_path(path: str | Path) -> None:
+    """Checks that a path or a URI may name a table.
 
     Raises:
         TableError: The file is missing or of another kind.
     """
-    path = Path(path)
-    if path.suffix.lower() not in _READERS:
+    if Path(path).suffix.lower() not in _READERS:
         raise TableError(
             f"a table must end in .csv or .parquet, got `{path}`; convert or rename it"
         )
-    if not path.exists():
+    with readable(path):
+        is_there = exists(path)
+    if not is_there:
         raise TableError(f"a table must be an existing file, got `{path}`{_nearest_file(path)}")
-    return path
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: str | Path) -> Iterator[None]:
     """Says in a line what goes wrong while a file is read.
 
     Raises:
@@ -259,7 +276,10 @@ def check_names(names: list[str]) -> None:
         raise TableError(problems)
 
 
-def _nearest_file(path: Path) -> str:
+def _nearest_file(path: str | Path) -> str:
+    if is_uri(path):
+        return "; check its address"
+    path = Path(path)
     if not path.parent.is_dir():
         return f"; there is no folder `{path.parent}`"
     tables = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _READERS)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlops.data.files import replacing
 from mlops.errors import InputError, TableError
+from mlops.files import replacing
 
 TARGET = "target"
 FEWEST_ROWS_OF_A_CLASS = 5
@@ -115,8 +115,7 @@ def write_table(frame: pd.DataFrame, path: str | Path) -> None:
     Raises:
         TableError: The ending is unknown or the file cannot be written.
     """
-    path = Path(path)
-    ending = path.suffix.lower()
+    ending = Path(path).suffix.lower()
     if ending not in (".csv", ".parquet"):
         raise TableError(f"a table must end in .csv or .parquet, got `{path}`; rename it")
     with replacing(path) as unfinished:

@@ -12,13 +12,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, redirect_stdout
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster
 from mlops.errors import InputError, TableError
+from mlops.files import exists
 from mlops.settings.sections import TrackingSettings
 from mlops.tracking.store import open_store
 
@@ -36,8 +37,8 @@ class Job:
     """What is to be scored.
 
     Attributes:
-        input: The table, `.csv` or `.parquet`.
-        output: The file to write, `.csv` or `.parquet`.
+        input: The table, `.csv` or `.parquet`; a path, or a URI in an object store.
+        output: The file to write, `.csv` or `.parquet`; likewise.
         model_name: The registered model.
         version: The number of a version, or an alias.
         keep_columns: Write the table's columns too, before the predictions.
@@ -87,11 +88,12 @@ def run(job: Job, tracking: TrackingSettings) -> dict[str, Any]:
         connection = stack.enter_context(closing(cluster.Connection(job.address)))
         background = ThreadPoolExecutor(max_workers=1)
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
-        check_files(job)
+        check_output(job)
+        source = stack.enter_context(_input(job))
         loading = background.submit(_load, job, tracking)
         pool = stack.enter_context(closing(open_pool(job, connection)))
         model = loading.result()
-        scored = _score(job, model, pool)
+        scored = _score(job, source, model, pool)
     return {
         "output": job.output,
         "model": _name(model),
@@ -100,28 +102,42 @@ def run(job: Job, tracking: TrackingSettings) -> dict[str, Any]:
     }
 
 
-def check_files(job: Job) -> None:
-    """Checks what can be told of the files before the model is there.
+@contextmanager
+def _input(job: Job) -> Iterator[Path]:
+    """Yields the table's file, which is one as far as can be told before the model is there."""
+    from mlops.data.blocks import open_table
+    from mlops.data.sources import fetched
+
+    with fetched(job.input) as source:
+        open_table(source, ())
+        yield source
+
+
+def check_output(job: Job) -> None:
+    """Checks that the output may be written.
 
     Raises:
-        InputError: The input is no table, or the output may not be written.
+        InputError: It may not.
     """
-    from mlops.data.blocks import open_table
+    from mlops.data.sources import readable
 
-    source, target = Path(job.input), Path(job.output)
+    target = Path(job.output)
     if target.suffix.lower() not in (".csv", ".parquet"):
-        raise InputError(f"output must end in .csv or .parquet, got `{target}`; rename it")
+        raise InputError(f"output must end in .csv or .parquet, got `{job.output}`; rename it")
     if target.is_dir():
         raise InputError(f"output must be a file, got the folder `{target}`; name a file in it")
-    open_table(source, ())
-    if target.exists() and target.samefile(source):
+    is_same = target.exists() and Path(job.input).exists() and target.samefile(job.input)
+    if is_same or job.input == job.output:
         raise InputError(
-            f"output must be another file than input, got `{target}` for both; choose another name"
+            f"output must be another file than input, got `{job.output}` for both; choose another "
+            "name"
         )
-    if target.exists() and not job.overwrite:
+    with readable(job.output):
+        is_there = exists(job.output)
+    if is_there and not job.overwrite:
         raise InputError(
-            f"output must be a new file, got `{target}`, which exists; choose another name or say "
-            "--overwrite"
+            f"output must be a new file, got `{job.output}`, which exists; choose another name or "
+            "say --overwrite"
         )
 
 
@@ -151,7 +167,7 @@ def _name(model: RegisteredModel) -> dict[str, Any]:
     return {"name": model.name, "version": model.version, "run_id": model.run_id}
 
 
-def _score(job: Job, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
+def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
     from mlops.data.blocks import open_table, writing
     from mlops.serving.progress import RowProgress
     from mlops.serving.scoring import Scorer, beside, count_labels, output_schema
@@ -161,7 +177,7 @@ def _score(job: Job, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
     print(title, file=sys.stderr, flush=True)
     scorer = Scorer(model.predictor)
     block_rows = None if job.block_rows == "auto" else job.block_rows
-    table = open_table(job.input, scorer.columns, only=not job.keep_columns, block_rows=block_rows)
+    table = open_table(source, scorer.columns, only=not job.keep_columns, block_rows=block_rows)
     scorer.check(table.schema.names)
     kept = table.schema if job.keep_columns else None
     schema = output_schema(kept, scorer.schema, _name(model))

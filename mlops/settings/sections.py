@@ -25,9 +25,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 def _of_cluster(value: str | None) -> str | None:
     if value is None or re.fullmatch(r"auto|local|[^/@\s]+:\d+", value):
         return value
-    raise ValueError(
-        f"must be auto or HOST:PORT, got {value!r}; leave it out to use this machine alone"
-    )
+    remedy = "leave it out to use this machine alone"
+    if value.startswith("ray://"):
+        remedy = "send the job with http://HOST:8265 instead: a study's driver runs in the cluster"
+    raise ValueError(f"must be auto or HOST:PORT, got {value!r}; {remedy}")
 
 
 def _of_cluster_or_job_server(value: str | None) -> str | None:
@@ -108,7 +109,7 @@ class ResourceSettings(Section):
     workers: PositiveInt | Auto = Field(
         "auto",
         description="packs at a time; auto is one a core, or a GPU, as far as the work pays; "
-        "of a cluster that grows, as many as it may have",
+        "of a cluster that grows name the most it may have, and machines that join get packs",
     )
     cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker")
     gpus_per_worker: NonNegativeFloat | Auto = Field(

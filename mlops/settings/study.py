@@ -150,7 +150,9 @@ class TuneSettings(StudySettings):
         2, description="how often a pack whose worker dies is started again, then each trial alone"
     )
     storage: str = Field(
-        "studies", description="folder for what MLflow does not have yet; empty when all is sent"
+        "studies",
+        description="folder for what MLflow does not have yet, and for checkpoints; on a cluster "
+        "these want one that all machines share, or s3://BUCKET/FOLDER",
     )
     search: SearchSettings = Field(SearchSettings(), description="how configurations are chosen")
     pruning: PruningSettings = Field(PruningSettings(), description="pruning at rungs")

@@ -22,16 +22,31 @@ from urllib.parse import quote
 
 from mlops.cluster import lasting_folder
 from mlops.errors import InputError
+from mlops.files import is_uri
 
 Call = list[Any]
 NAME = "record.jsonl"
+DEFAULT_STORAGE = "studies"
 
 
 def study_folder(storage: str | Path, study: str) -> Path:
-    """Returns the folder of a study, whatever its name."""
-    return (
-        lasting_folder() / Path(storage).expanduser() / quote(study, safe=" ").replace(".", "%2E")
-    )
+    """Returns the folder of a study on this machine, whatever its name.
+
+    An object store takes no lines one by one: then it is where it is by default.
+    """
+    folder = DEFAULT_STORAGE if is_uri(storage) else storage
+    return lasting_folder() / Path(folder).expanduser() / _file_name(study)
+
+
+def checkpoint_folder(storage: str, study: str) -> str:
+    """Returns the folder of a study, as a path or a URI, for what its workers keep."""
+    if is_uri(storage):
+        return f"{storage.rstrip('/')}/{_file_name(study)}"
+    return str(study_folder(storage, study))
+
+
+def _file_name(study: str) -> str:
+    return quote(study, safe=" ").replace(".", "%2E")
 
 
 class Spool:

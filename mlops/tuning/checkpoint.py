@@ -17,13 +17,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops.data.files import replacing
 from mlops.errors import TableError, first_line
+from mlops.files import local_copy, remove, replacing
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
 
 if TYPE_CHECKING:
@@ -70,13 +69,13 @@ class Checkpoints:
     that the folder cannot be read or written; what failed is tried again when it is next due.
 
     Args:
-        folder: Where the files are; made when needed.
+        folder: Where the files are, a path or a URI in an object store; made when needed.
         every: Seconds from one checkpoint to the next.
         rows: The arrays that the packs train on.
     """
 
     def __init__(self, folder: str, every: float, rows: Sequence[np.ndarray]) -> None:
-        self._folder, self._every, self._rows = Path(folder), every, rows
+        self._folder, self._every, self._rows = folder, every, rows
         self._has_complained = False
 
     def open(self, pack: int, settings: Mapping[str, Any]) -> tuple[Snapshot | None, Told]:
@@ -92,7 +91,7 @@ class Checkpoints:
         """
         from safetensors import SafetensorError
 
-        self._path = self._folder / f"pack-{pack}.safetensors"
+        self._path = f"{self._folder}/pack-{pack}.safetensors"
         self._settings = settings
         self._last = time.monotonic()
         try:
@@ -133,7 +132,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Removes the pack's checkpoint, if there is one."""
         with suppress(OSError):
-            self._path.unlink()
+            remove(self._path)
 
     def _complain(self, error: Exception) -> None:
         if not self._has_complained:
@@ -171,7 +170,8 @@ class Checkpoints:
         from safetensors.torch import load
 
         # Read at once: a worker that was given up too early may be replacing the file.
-        data = self._path.read_bytes()
+        with local_copy(self._path) as file:
+            data = file.read_bytes()
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = header.get("__metadata__", {})

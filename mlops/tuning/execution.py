@@ -17,7 +17,7 @@ from mlops.cluster import Workers
 from mlops.data.dataset import Dataset
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
-from mlops.tracking.spool import Spool
+from mlops.tracking.spool import Spool, checkpoint_folder
 from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
@@ -94,7 +94,7 @@ def search(
         threads=max(1, int(workers.cpus)),
         device="cuda" if workers.gpus else "cpu",
         checkpoint_every=plan.checkpoint_every,
-        checkpoints=str(spool.folder),
+        checkpoints=checkpoint_folder(plan.storage, plan.name),
         timeout=plan.trial_timeout,
     )
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)

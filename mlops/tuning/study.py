@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster
 from mlops.errors import RecordError, StudyError, TrackingError
+from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
-from mlops.tracking.spool import Spool, study_folder
+from mlops.tracking.spool import Spool, checkpoint_folder, study_folder
 from mlops.tracking.store import explained, open_store, patiently, prepare_environment
 from mlops.tuning import packing, resuming
 
@@ -60,7 +61,7 @@ class Plan:
         trial_timeout: Seconds that a worker may go without a report; None for ever.
         no_worker_timeout: Seconds without any worker after which the study stops.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
-        storage: Folder for what is not in MLflow yet.
+        storage: Folder for what is not in MLflow yet, and for checkpoints; a URI is for these.
         resume: Go on with the study of this name.
         address: The Ray cluster; by default what `RAY_ADDRESS` says, else this machine alone.
         again: The command that resumes it.
@@ -255,6 +256,8 @@ def _make_ready(
         at_most=packing.most_workers(plan.max_evals, plan.default, n_rows, n_features),
         may_grow=not connection.is_local,
     )
+    if plan.checkpoint_every is not None and (is_uri(plan.storage) or not connection.is_local):
+        cluster.check_storage(checkpoint_folder(plan.storage, plan.name), workers.cpus)
     importing.result()
     from mlops.tuning.execution import share
 

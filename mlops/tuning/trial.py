@@ -50,7 +50,7 @@ class PackOptions:
         threads: Threads of a worker.
         device: Where packs train.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
-        checkpoints: Absolute path of the folder for them, on a disk that all workers share; None
+        checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
         timeout: Seconds that a worker may go without a report before it is ended; None for ever.
     """

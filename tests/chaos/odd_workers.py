@@ -64,3 +64,11 @@ class DelayedTrial(PackTrial):
     def _step(self) -> dict[str, Any]:
         time.sleep(random.uniform(0, 1))
         return super()._step()
+
+
+class LeisurelyTrial(PackTrial):
+    """Takes two seconds longer, so that machines can come and go meanwhile."""
+
+    def _step(self) -> dict[str, Any]:
+        time.sleep(2)
+        return super()._step()

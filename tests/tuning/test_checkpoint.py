@@ -21,7 +21,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
+from servers import object_store
 
+from mlops.files import exists
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.passes import Passes
 from mlops.tuning import checkpoint
@@ -154,6 +156,19 @@ def test_a_pack_killed_anywhere_ends_as_if_it_had_not_been(
         best = [report["best"] for report in before[:-1] if "best" in report]
         assert reports[0].get("best") == (best[-1] if best else None)
         assert list(folder.iterdir()) == []
+
+
+def test_a_pack_goes_on_from_an_object_store(
+    start: Callable[..., PackTrial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = uninterrupted(start)
+    with object_store(monkeypatch) as bucket:
+        there = partial(worker, f"{bucket}/study")
+        n_records = leave_checkpoint(there)
+        reports = to_the_end(there())
+        assert len(reports[0]["records"]) == n_records
+        assert told(reports) == expected
+        assert not exists(f"{bucket}/study/pack-2.safetensors")
 
 
 def test_only_what_is_not_in_the_checkpoint_is_trained(
@@ -403,7 +418,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_last_ones_place(
 # What a process does that is to be killed: 1 s from report to report, as in a study.
 PROCESS = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[3]]
 import mlops.tuning.trial
 import test_checkpoint as tests
 mlops.tuning.trial.ray.get = lambda given: given
@@ -420,6 +435,7 @@ def test_a_process_killed_at_any_moment_leaves_one_that_can_be_used(
     n_records = 0
     for seconds in (0.0, 0.11):
         command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(folder)]
+        command.append(str(Path(__file__).parents[1]))
         with subprocess.Popen(command) as process:
             await_records(start, folder, n_records + 40)
             time.sleep(seconds)

@@ -1,0 +1,366 @@
+"""A tracking server for a team: `mlflow server` over PostgreSQL, on one machine.
+
+Both are children of this process, in a folder that keeps their data, and end with it, also when it
+is killed. PostgreSQL listens on no port, only on a socket in a folder that is closed to others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NoReturn
+from urllib.request import urlopen
+
+from mlops.errors import InputError, RecordError, first_line
+from mlops.files import is_uri
+
+# A new database takes ten seconds of migrations, more on a busy machine.
+START_SECONDS = 180.0
+STOP_SECONDS = 30.0
+SHORTEST_PASSWORD = 12
+# PostgreSQL does not run as root; Debian's packages make the first of these users.
+USERS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True)
+class Server:
+    """What is to be served, and to whom.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on.
+        folder: For PostgreSQL's data, artifacts and logs.
+        database: URI of a database; None for PostgreSQL in the folder.
+        artifacts: A folder or a URI such as `s3://bucket/path`; None for one in the folder.
+        authentication: Let in who has a name and a password; the first one, the administrator, is
+            `MLFLOW_TRACKING_USERNAME` with `MLFLOW_TRACKING_PASSWORD`.
+        allowed_hosts: Names by which clients may call it, separated by commas; by default this
+            machine's private addresses and localhost.
+        workers: Processes that answer.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    folder: str = "mlflow-server"
+    database: str | None = None
+    artifacts: str | None = None
+    authentication: bool = False
+    allowed_hosts: str | None = None
+    workers: int = 2
+
+    @property
+    def uri(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def serve(server: Server) -> NoReturn:
+    """Serves until interrupted.
+
+    Raises:
+        InputError: A setting, the folder or a program that is needed cannot be used.
+        RecordError: It has ended by itself.
+        KeyboardInterrupt: The user stopped it.
+    """
+    account = _account(server)
+    _check(server)
+    folder = Path(server.folder).expanduser().absolute()
+    with ExitStack() as stack:
+        stack.enter_context(_held(folder))
+        database = server.database or stack.enter_context(_postgresql(folder))
+        environment = _environment(folder, database, account)
+        command = _command(server, folder, database)
+        log = folder / "mlflow.log"
+        process = stack.enter_context(_child(command, log, signal.SIGTERM, environment))
+        _wait_until_it_answers(server, process, log)
+        print(f"serving the record on {server.uri}, kept in {folder}", file=sys.stderr)
+        print(f"clients: export MLFLOW_TRACKING_URI={_for_clients(server)}", file=sys.stderr)
+        sys.stderr.flush()
+        status = process.wait()
+        raise RecordError(f"mlflow server must go on, got exit status {status}; see {log}")
+
+
+def _account(server: Server) -> dict[str, str]:
+    """Returns the administrator's name and password as the server's environment has them."""
+    if not server.authentication:
+        if not _is_loopback(server.host):
+            raise InputError(
+                f"host: must be of this machine alone without authentication, got {server.host}; "
+                "add --authentication true"
+            )
+        return {}
+    name = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
+    if not name or len(password) < SHORTEST_PASSWORD:
+        raise InputError(
+            "authentication: must have the administrator's name in MLFLOW_TRACKING_USERNAME and a "
+            f"password of {SHORTEST_PASSWORD} letters or more in MLFLOW_TRACKING_PASSWORD, got "
+            f"{'a shorter one' if name and password else 'none'}; set them"
+        )
+    return {"MLFLOW_AUTH_ADMIN_USERNAME": name, "MLFLOW_AUTH_ADMIN_PASSWORD": password}
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _check(server: Server) -> None:
+    if is_uri(server.artifacts or "") and importlib.util.find_spec("boto3") is None:
+        raise InputError(
+            f"artifacts: {server.artifacts} must have its client installed, got none; "
+            "`pip install boto3`"
+        )
+    if server.database is not None:
+        _check_database(server.database)
+    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((server.host, server.port))
+        except OSError as error:
+            raise InputError(
+                f"host, port: must be free to listen on, got {server.uri} ({error.strerror}); "
+                "choose another --port"
+            ) from error
+
+
+def _check_database(uri: str) -> None:
+    """Connects once: MLflow would try for minutes."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        engine = create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise InputError(
+            f"database: must be one that can be reached, got: {reason}; give its URI, such as "
+            "postgresql+psycopg://NAME:PASSWORD@HOST/DATABASE"
+        ) from error
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps other servers out of it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("wb")
+    except OSError as error:
+        raise InputError(
+            f"folder: must be one that can be written, got {folder} ({error.strerror}); name "
+            "another"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"folder: must be without a server, got {folder}, which one is serving; stop it "
+                "or name another"
+            ) from error
+        yield
+
+
+@contextmanager
+def _postgresql(folder: Path) -> Iterator[str]:
+    """Runs PostgreSQL with its data in the folder; yields the URI of its database."""
+    data, log = folder / "postgresql", folder / "postgresql.log"
+    user = _other_user()
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"]
+    become = as_user if user else []
+    sockets = Path(tempfile.mkdtemp(prefix="mlops-"))  # such a path must be short
+    try:
+        data.mkdir(mode=0o700, exist_ok=True)
+        if user:
+            shutil.chown(data, user)
+            shutil.chown(sockets, user)
+        if not (data / "PG_VERSION").exists():
+            _make_database(become, data)
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
+        command = [*become, _program("postgres"), "-D", str(data), *options]
+        with _child(command, log, signal.SIGINT, os.environ) as process:
+            deadline = time.monotonic() + START_SECONDS
+            ready = [_program("pg_isready"), "--quiet", "--host", str(sockets)]
+            while subprocess.run(ready, check=False).returncode:
+                _check_start("PostgreSQL", process, log, deadline)
+            yield f"postgresql+psycopg://mlops@/postgres?host={sockets}"
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _other_user() -> str | None:
+    """Returns whom PostgreSQL runs as where this process is root's."""
+    if os.getuid():
+        return None
+    import pwd
+
+    for name in USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise InputError(
+        f"user: must be another one than root for PostgreSQL, got no {' and no '.join(USERS)}; "
+        "start it as another user"
+    )
+
+
+def _group(user: str | None) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid if user else os.getgid()
+
+
+def _make_database(become: list[str], data: Path) -> None:
+    command = [*become, _program("initdb"), "--pgdata", str(data), "--username=mlops"]
+    # Who may reach the socket is this user, or root.
+    command += ["--auth=trust", "--data-checksums", "--encoding=UTF8", "--no-locale"]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(
+            f"folder: must be one where PostgreSQL can keep its data, got {data} ({reason}); name "
+            "another, or a --database of your own"
+        )
+
+
+def _program(name: str) -> str:
+    """Finds one of PostgreSQL's programs, which Debian keeps off the path."""
+    found = shutil.which(name)
+    if found is None:
+        newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
+        if not newest:
+            raise InputError(
+                f"database: PostgreSQL must be installed, got no {name}; `apt install postgresql`, "
+                "or name a --database of your own"
+            )
+        found = str(newest[-1])
+    return found
+
+
+def _version(program: Path) -> float:
+    with suppress(ValueError):
+        return float(program.parents[1].name)
+    return 0.0
+
+
+def _environment(folder: Path, database: str, account: Mapping[str, str]) -> dict[str, str]:
+    """Returns the server's environment; no secret is on a command line or open to others."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MLFLOW_") or name.startswith("MLFLOW_S3_")
+    }
+    kept["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    kept["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    kept["MLFLOW_BACKEND_STORE_URI"] = database  # it may hold a password
+    if account:
+        rules = folder / "authentication.ini"
+        # The section's values are read as they stand but for the sign of an interpolation.
+        text = (
+            f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {database.replace('%', '%%')}\n"
+        )
+        text += "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        _write_secret(rules, text)
+        key = folder / "session.key"  # kept, so that who has logged in stays so
+        if not key.exists():
+            _write_secret(key, secrets.token_hex(32))
+        kept |= account
+        kept["MLFLOW_AUTH_CONFIG_PATH"] = str(rules)
+        kept["MLFLOW_FLASK_SERVER_SECRET_KEY"] = key.read_text(encoding="utf-8")
+    return kept
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _command(server: Server, folder: Path, database: str) -> list[str]:
+    artifacts = server.artifacts or str(folder / "artifacts")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", server.host]
+    command += ["--port", str(server.port), "--workers", str(server.workers)]
+    command += ["--artifacts-destination", artifacts]
+    if server.authentication:
+        command += ["--app-name", "basic-auth"]
+    if server.allowed_hosts is not None:
+        command += ["--allowed-hosts", server.allowed_hosts]
+    return command
+
+
+@contextmanager
+def _child(
+    command: list[str], log: Path, how_to_end: signal.Signals, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a program in a session of its own; it ends with the block, and with this process."""
+    if shutil.which("setpriv"):
+        # One that is to become another user is told so by the same program, which comes first.
+        become, rest = (command[1:4], command[4:]) if command[0] == "setpriv" else ([], command)
+        command = ["setpriv", *become, f"--pdeathsig={how_to_end.name[3:]}", *rest]
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            command,
+            cwd="/",
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(how_to_end)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_until_it_answers(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    print("starting mlflow server", file=sys.stderr, flush=True)
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with suppress(OSError), urlopen(f"{_for_clients(server, here=True)}/health", timeout=5):
+            return
+        _check_start("mlflow server", process, log, deadline)
+
+
+def _check_start(what: str, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
+    """Waits a moment.
+
+    Raises:
+        InputError: It has ended, or time is over.
+    """
+    if process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+        return
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
+    raise InputError(f"{what} must start, got: {lines[-1][:300]}; see {log}")
+
+
+def _for_clients(server: Server, here: bool = False) -> str:
+    """Returns the address for clients; one that stands for all addresses is none to call."""
+    if server.host in ("0.0.0.0", "::"):
+        return f"http://{'127.0.0.1' if here else socket.gethostname()}:{server.port}"
+    return server.uri

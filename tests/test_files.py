@@ -1,0 +1,156 @@
+"""Files on a disk and in an object store, which is moto's here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyarrow.fs import FileSelector, FileSystem
+from servers import free_port, object_store
+
+from mlops.cluster import check_storage
+from mlops.data.sources import read_file
+from mlops.errors import InputError, TableError
+from mlops.files import exists, local_copy, remove, replacing
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as environment, object_store(environment) as uri:
+        yield uri
+
+
+@pytest.fixture(params=["disk", "object store"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "disk":
+        return str(tmp_path)
+    return f"{request.getfixturevalue('bucket')}/{tmp_path.name}"
+
+
+def written(path: str, text: str) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(text)
+
+
+def content(path: str) -> str:
+    with local_copy(path) as file:
+        return file.read_text()
+
+
+def test_a_file_comes_and_goes(place: str) -> None:
+    path = f"{place}/new/a.txt"
+    assert not exists(path)
+    with pytest.raises(FileNotFoundError):
+        content(path)
+    written(path, "one")
+    written(path, "two")
+    assert exists(path)
+    assert content(path) == "two"
+    remove(path)
+    assert not exists(path)
+
+
+def test_what_is_interrupted_leaves_the_old_file(place: str) -> None:
+    path = f"{place}/a.txt"
+    written(path, "old")
+    with pytest.raises(KeyboardInterrupt), replacing(path) as unfinished:
+        unfinished.write_text("new")
+        raise KeyboardInterrupt
+    assert content(path) == "old"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_of_an_object_store_is_the_one_of_a_disk(
+    ending: str, bucket: str, tmp_path: Path
+) -> None:
+    frame = pd.DataFrame({"x": [0.5, 1.5], "y": ["a", "b"]})
+    local, remote = tmp_path / f"t.{ending}", f"{bucket}/tables/t.{ending}"
+    for path in (str(local), remote):
+        with replacing(path) as unfinished:
+            frame.to_csv(unfinished, index=False) if ending == "csv" else frame.to_parquet(
+                unfinished, index=False
+            )
+    here, there = read_file(local), read_file(remote)
+    pd.testing.assert_frame_equal(here.frame, there.frame)
+    assert (there.name, there.source) == ("t", remote)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("{bucket}/none.csv", "must be an existing file, got `{bucket}/none.csv`; check its addr"),
+        ("s3://no-such-bucket/t.csv", "must be an existing file, got `s3://no-such-bucket/t.csv`"),
+        ("{bucket}/t.xlsx", "must end in .csv or .parquet, got `{bucket}/t.xlsx`"),
+        ("ftp://host/t.csv", "begins with none of s3://, gs:// and abfss://"),
+        ("file:///t.csv", "given without file://"),
+        ("s3:///t.csv", "`s3:///t.csv`"),
+    ],
+)
+def test_a_table_that_is_not_there(path: str, expected: str, bucket: str) -> None:
+    with pytest.raises(TableError) as raised:
+        read_file(path.format(bucket=bucket))
+    assert expected.format(bucket=bucket) in str(raised.value)
+
+
+def test_a_bucket_that_cannot_be_written(bucket: str) -> None:
+    with pytest.raises(TableError, match=r"must be writable, got: .*bucket does not exist"):
+        written("s3://no-such-bucket/a.txt", "text")
+
+
+def test_a_store_that_is_away(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(TableError, match=r"must be readable, got: .*NETWORK_CONNECTION"):
+        read_file(f"{bucket}/t.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_storage_is_looked_at_from_every_machine(tmp_path: Path) -> None:
+    check_storage(str(tmp_path), cpus=1.0)
+    assert not [*tmp_path.iterdir()]
+    # The store is made after the cluster, which thus knows nothing of it.
+    with pytest.MonkeyPatch.context() as environment, object_store(environment) as bucket:
+        with pytest.raises(InputError, match=r"storage: must be a place that all .* does not: "):
+            check_storage(f"{bucket}/study", cpus=1.0)
+        store, folder = FileSystem.from_uri(f"{bucket}/study")
+        assert store.get_file_info(FileSelector(folder, allow_not_found=True)) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"storage: .* must be writable"):
+        check_storage(f"{tmp_path}/file/below", cpus=1.0)
+
+
+@pytest.mark.slow
+def test_a_study_of_tables_and_checkpoints_in_an_object_store(bucket: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame(draw.normal(size=(400, 4)), columns=[*"abcd"])
+    frame["kind"] = (frame.a > 0).map({True: "yes", False: "no"})
+    table, scored = f"{bucket}/study/table.parquet", f"{bucket}/study/scored.csv"
+    with replacing(table) as unfinished:
+        frame.to_parquet(unfinished, index=False)
+    flags = ["--data.path", table, "--data.target", "kind", "--max_evals", "2", "--epochs", "3"]
+    flags += ["--checkpoint_every", "0.001", "--storage", f"{bucket}/checkpoints"]
+    result = job("tune", *flags)
+    assert result["outcomes"] == {"completed": 2}
+    assert not exists(f"{bucket}/checkpoints/{result['study']}/pack-0.safetensors")
+    job("predict", "--input", table, "--output", scored)
+    assert len(read_file(scored).frame) == 400
+    again = run("predict", "--input", table, "--output", scored)
+    assert again.returncode == 2
+    assert f"must be a new file, got `{scored}`, which exists" in again.stderr
+
+
+def run(name: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", f"ray_jobs.{name}", *flags]
+    return subprocess.run(words, capture_output=True, text=True)
+
+
+def job(name: str, *flags: str) -> dict[str, object]:
+    done = run(name, *flags)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
