@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from mlops import flags as read_flags
+from mlops.serving import deployment
 from mlops.serving.security import TOKEN_VARIABLE
 from mlops.settings.serving import ServeSettings
 from mlops.settings.study import TuneSettings
@@ -174,6 +175,7 @@ def test_the_endpoint_is_that_of_ray_serve() -> None:
     assert deployed == local
     (application,) = deployed["applications"]
     (group,) = manifest("rayservice")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert application["import_path"] == f"{deployment.__name__}:{deployment.application.__name__}"
     settings = ServeSettings.model_validate(application["args"])
     cores = container(group["template"])["resources"]["limits"]["cpu"]
     assert settings.cpus_per_replica <= float(cores)
