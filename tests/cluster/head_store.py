@@ -1,7 +1,7 @@
 """Runs on a host: an MLflow server before PostgreSQL, and what it has of a study.
 
-    python head_store.py serve           # prints the server's URI; ends with its input
-    python head_store.py study URI NAME  # prints a line of JSON
+python head_store.py serve           # prints the server's URI; ends with its input
+python head_store.py study URI NAME  # prints a line of JSON
 """
 
 from __future__ import annotations

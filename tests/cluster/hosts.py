@@ -116,7 +116,7 @@ def _last_children(process: psutil.Process) -> list[psutil.Process]:
 
 def _pid_namespace(pid: int) -> str | None:
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid")
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     except OSError:
         return None  # it has ended
 

@@ -80,13 +80,14 @@ def configuration(made: dict[str, Host]) -> dict[str, Any]:
     config["provider"]["head_ip"] = made[HEAD].address
     config["provider"]["worker_ips"] = [made[name].address for name in WORKERS]
     config["auth"]["ssh_user"] = "root"
-    for commands, what, replaced in (
-        ("setup_commands", "pip install", lambda _: f"ln -sfn {sys.prefix} ~/mlops/.venv"),
-        ("head_start_ray_commands", "ray start", lambda command: f"{command} {SIZE}"),
-        ("worker_start_ray_commands", "ray start", lambda command: f"{command} {SIZE}"),
+    for commands, what, instead in (
+        ("setup_commands", r".*pip install.*", f"ln -sfn {sys.prefix} ~/mlops/.venv"),
+        ("head_start_ray_commands", "ray start", f"ray start {SIZE}"),
+        ("worker_start_ray_commands", "ray start", f"ray start {SIZE}"),
     ):
-        (index,) = [i for i, command in enumerate(config[commands]) if what in command]
-        config[commands][index] = replaced(config[commands][index])
+        changed = [re.subn(what, instead, command) for command in config[commands]]
+        assert sum(count for _, count in changed) == 1
+        config[commands] = [command for command, _ in changed]
     return config
 
 
@@ -163,7 +164,19 @@ def test_who_has_another_token_is_not_let_in(cluster: Cluster, tunnel: None) -> 
     assert "Traceback" not in said
 
 
-# Here is the place for `--checkpoint_every 30 --storage FOLDER`, a folder that hosts do not share.
+def test_a_folder_that_hosts_do_not_share_is_found_before_training(
+    cluster: Cluster, tunnel: None
+) -> None:
+    with cluster.tune("--study apart --checkpoint_every 30 --storage /tmp/studies") as driver:
+        said = driver.communicate(timeout=100)[1]
+    assert driver.returncode == 2, said
+    (why,) = [line for line in said.splitlines() if line.startswith("error: storage: ")]
+    assert "must be a folder that all machines share, got /tmp/studies/" in why
+    for host in cluster.workers:
+        assert f"{host.name} ({host.address}) does not: what is written here is not there" in why
+    assert f"{HEAD} (" not in why
+    assert "Traceback" not in said
+    assert cluster.on_record("apart")["trials"] == []
 
 
 def test_a_study_loses_two_hosts_and_is_whole(cluster: Cluster, tunnel: None) -> None:
@@ -206,5 +219,5 @@ def test_ray_down_ends_all(cluster: Cluster) -> None:
     assert of_ray(cluster.head)
     cluster.laptop.run(f"{HERE} ray down --yes ~/cluster.yaml", timeout=100)
     assert of_ray(cluster.head) == []
-    seconds = wait_until(lambda: not any(of_ray(host) for host in cluster.workers), 120)
+    seconds = wait_until(lambda: not any(of_ray(host) for host in cluster.workers), 240)
     print(f"the workers had ended {seconds:.0f} s later")
