@@ -204,7 +204,6 @@ def test_a_study_loses_two_hosts_and_is_whole(cluster: Cluster, tunnel: None) ->
     print(f"{active_nodes(cluster.head)} hosts were there in the end")
     assert driver.wait() == 0, said
     assert len(noticed) == 2, said
-    assert max(noticed.values()) < 60
     # It may have to wait for the host that is left.
     assert again.keys() == noticed.keys()
     assert result["outcomes"] == {"completed": TRIALS}
