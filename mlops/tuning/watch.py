@@ -1,4 +1,4 @@
-"""Watches over a study's workers: those that have gone silent, and that there are any."""
+"""Watches over a study's workers: those that die or go silent, and that there are any."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from mlops.tracking.logger import failure_reason
 from mlops.tuning.stopping import Stop
 
 # A worker that can ends itself in time, and says where it hung.
@@ -19,7 +20,7 @@ QUIET_SECONDS = 30.0
 
 
 class Watch(Callback):
-    """Ends silent workers, and the study when it has had none for too long.
+    """Ends silent workers, and the study when it has had none for too long; tells of dead ones.
 
     A silent worker ends itself, unless it cannot: one that is stopped, or waits for a disk or a
     device in the kernel. Tune starts its pack again, on another one. Without any it would wait for
@@ -34,22 +35,32 @@ class Watch(Callback):
     def __init__(self, stop: Stop, silence: float | None, absence: float) -> None:
         self._stop, self._silence, self._absence = stop, silence, absence
         self._heard: dict[Trial, float] = {}
+        self._lost: set[Trial] = set()
         self._last_any = time.monotonic()
         self._has_told = False
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Begins to wait for a pack."""
         self._heard[trial] = time.monotonic()
+        if trial in self._lost:
+            self._lost.remove(trial)
+            _tell(f"pack {trial.config['pack']} is started again")
 
     def on_trial_result(self, *, trial: Trial, **info: Any) -> None:
         """Goes on waiting."""
         self._heard[trial] = time.monotonic()
 
     def on_trial_recover(self, *, trial: Trial, **info: Any) -> None:
+        """Waits no more, but for another worker."""
+        self._heard.pop(trial, None)
+        self._lost.add(trial)
+        _tell(f"pack {trial.config['pack']} is to be started again: {failure_reason(trial)}")
+
+    def on_trial_complete(self, *, trial: Trial, **info: Any) -> None:
         """Waits no more."""
         self._heard.pop(trial, None)
 
-    on_trial_complete = on_trial_error = on_trial_recover
+    on_trial_error = on_trial_complete
 
     def on_step_end(self, **info: Any) -> None:
         """Looks for silent workers, and for any."""
@@ -62,11 +73,14 @@ class Watch(Callback):
             self._stop.give_up(f"there must be a worker, got none for {self._absence:g} s")
         elif now - self._last_any > QUIET_SECONDS and not self._has_told:
             self._has_told = True
-            text = f"no worker is there; stopping if there is none in {self._absence:g} s in all"
-            print(text, file=sys.stderr, flush=True)
+            _tell(f"no worker is there; stopping if there is none in {self._absence:g} s in all")
 
     def _end_silent(self, too_long_ago: float) -> None:
         for trial in [trial for trial, heard in self._heard.items() if heard < too_long_ago]:
             del self._heard[trial]
             if trial.temporary_state.ray_actor is not None:
                 ray.kill(trial.temporary_state.ray_actor)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

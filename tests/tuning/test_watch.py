@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,6 +40,8 @@ class Pack:
 
     def __init__(self, name: str) -> None:
         self.temporary_state = SimpleNamespace(ray_actor=name)
+        self.config = {"pack": name}
+        self.error_file = None
 
 
 def watching(silence: float | None = None) -> tuple[Watch, Stop]:
@@ -81,8 +84,10 @@ def test_a_study_without_workers_says_so_and_ends(
     watch.on_trial_start(trial=pack)
     clock.now += 500
     watch.on_step_end()
-    watch.on_trial_recover(trial=pack)  # its machine is gone
     assert capsys.readouterr().err == ""
+    watch.on_trial_recover(trial=pack)  # its machine is gone
+    lost = "pack one is to be started again: its worker failed\n"
+    assert capsys.readouterr().err == lost
     for _ in range(59):
         clock.now += 1
         watch.on_step_end()
@@ -94,3 +99,20 @@ def test_a_study_without_workers_says_so_and_ends(
     watch.on_step_end()
     assert stop.stop_all()
     assert stop.error == "there must be a worker, got none for 60 s"
+
+
+def test_a_pack_that_is_started_again_is_told_of_once(
+    clock: Clock, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    watch, _ = watching()
+    pack: Any = Pack("one")
+    pack.error_file = tmp_path / "error.txt"
+    pack.error_file.write_text("Traceback\n  ...\nOSError: no disk\n\n")
+    watch.on_trial_start(trial=pack)
+    watch.on_trial_recover(trial=pack)
+    watch.on_trial_start(trial=pack)
+    watch.on_trial_start(trial=pack)
+    assert capsys.readouterr().err.splitlines() == [
+        "pack one is to be started again: its worker failed: OSError: no disk",
+        "pack one is started again",
+    ]
