@@ -1,44 +1,20 @@
-"""Ray: connecting to a cluster or starting one, and what its workers get."""
+"""Ray: connecting to a cluster or starting one."""
 
 from __future__ import annotations
 
 import gc
 import logging
-import math
 import os
-import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from mlops.errors import InputError, TableError, first_line
-from mlops.files import is_uri, local_copy, remove, replacing
+from mlops.errors import InputError, first_line
 
 LOCAL = "local"
 # Seconds a cluster may take to accept a connection.
 CONNECT_SECONDS = 10.0
-# Seconds a machine may take to look at the storage; it starts a process for that.
-LOOK_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Workers:
-    """The workers of a study.
-
-    Attributes:
-        count: How many train at the same time.
-        cpus: Cores a worker.
-        gpus: GPUs a worker, 0 for none.
-    """
-
-    count: int
-    cpus: float
-    gpus: float
 
 
 class Connection:
@@ -139,132 +115,3 @@ def lasting_folder() -> Path:
     That of a submitted job is a copy, which Ray removes with the job: then it is the home.
     """
     return Path.home() if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else Path.cwd()
-
-
-def workers(
-    count: int | Literal["auto"],
-    cpus: float,
-    gpus: float | Literal["auto"],
-    *,
-    at_most: int,
-    may_grow: bool = False,
-) -> Workers:
-    """Divides the connected cluster among workers.
-
-    Args:
-        count: Workers, or "auto" for as many as fit and pay.
-        cpus: Cores a worker.
-        gpus: GPUs a worker; "auto" is 1 where the cluster has any, else 0.
-        at_most: How many pay.
-        may_grow: Whether machines may join: then more may be asked for by number than fit now.
-
-    Raises:
-        InputError: If they do not fit.
-    """
-    import ray
-
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    total = {name: sum(m.get(name, 0.0) for m in machines) for name in ("CPU", "GPU")}
-    if gpus == "auto":
-        gpus = 1.0 if total["GPU"] >= 1 else 0.0
-    fitting = fitting_workers(machines, cpus, gpus)
-    wanted = min(fitting, at_most) if count == "auto" else count
-    if fitting < 1 or wanted > fitting:
-        have = f"{total['CPU']:g} cores and {total['GPU']:g} GPUs"
-        if may_grow and count != "auto":
-            text = f"{fitting} of {count} workers fit the cluster now, with {have}"
-            print(text, file=sys.stderr, flush=True)
-            return Workers(count, cpus, gpus)
-        raise InputError(
-            f"resources: {max(wanted, 1)} workers of {cpus:g} cores and {gpus:g} GPUs must fit "
-            f"the cluster, got {have}; ask for less, or for workers: auto"
-        )
-    return Workers(wanted, cpus, gpus)
-
-
-def fitting_workers(machines: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
-    """Returns how many workers fit machines, none of them on two machines or on parts of two GPUs.
-
-    Args:
-        machines: What each has, as Ray names it.
-        cpus: Cores a worker.
-        gpus: GPUs a worker: a share of one, or a whole number.
-    """
-    return sum(_fitting(machine, cpus, gpus) for machine in machines)
-
-
-def _fitting(machine: Mapping[str, float], cpus: float, gpus: float) -> int:
-    fitting = math.floor(machine.get("CPU", 0.0) / cpus + 1e-9)
-    if gpus >= 1:
-        fitting = min(fitting, math.floor(machine.get("GPU", 0.0) / gpus + 1e-9))
-    elif gpus > 0:
-        shares = math.floor(1 / gpus + 1e-9)
-        fitting = min(fitting, math.floor(machine.get("GPU", 0.0)) * shares)
-    return fitting
-
-
-def check_storage(place: str, cpus: float) -> None:
-    """Checks that every machine of the connected cluster sees what others write to a place.
-
-    A file written here is read on each machine that can train, which writes one of its own. A
-    machine that leaves meanwhile, or does not answer, is no matter.
-
-    Args:
-        place: An absolute path, or a URI of an object store.
-        cpus: Cores a worker; who has fewer trains nothing.
-
-    Raises:
-        InputError: The place cannot be used here, or some machine does not see it.
-    """
-    import ray
-    from ray.exceptions import RayError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    name = f"{place.rstrip('/')}/probe-{secrets.token_hex(8)}"
-    try:
-        _write(name)
-    except TableError as error:
-        raise InputError(f"storage: {error}") from error
-    look = ray.remote(_look)
-    looking = {}
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            host = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            task = look.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(name)
-            looking[task] = host
-    ended, _ = ray.wait([*looking], num_returns=len(looking), timeout=LOOK_SECONDS)
-    blind = []
-    for task in ended:
-        with suppress(RayError):
-            if reason := ray.get(task):
-                blind.append(f"{looking[task]} does not: {reason}")
-    with suppress(OSError):
-        remove(name)
-    if blind:
-        what = "a place" if is_uri(place) else "a folder"
-        raise InputError(
-            f"storage: must be {what} that all machines share, got {place}; {'; '.join(blind)}; "
-            "mount one folder on all of them, give s3://BUCKET/FOLDER, or leave checkpoints out"
-        )
-
-
-def _write(name: str) -> None:
-    with replacing(name) as unfinished:
-        unfinished.write_bytes(name.encode())
-
-
-def _look(name: str) -> str | None:
-    """Reads a file and writes another beside it; returns what is wrong."""
-    own = f"{name}-{secrets.token_hex(4)}"
-    try:
-        with local_copy(name) as file:
-            if file.read_bytes() != name.encode():
-                return f"`{name}` has another content there"
-        _write(own)
-        remove(own)
-    except FileNotFoundError:
-        return "what is written here is not there"
-    except (OSError, TableError) as error:
-        return first_line(error)
-    return None

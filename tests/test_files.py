@@ -14,10 +14,10 @@ import pytest
 from pyarrow.fs import FileSelector, FileSystem
 from servers import free_port, object_store
 
-from mlops.cluster import check_storage
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError
 from mlops.files import exists, local_copy, remove, replacing
+from mlops.machines import check_storage
 
 
 @pytest.fixture(scope="module")

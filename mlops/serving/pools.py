@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from mlops import cluster
+from mlops import machines
 from mlops.errors import ServingError, first_line
 from mlops.serving.scoring import BadRow, Scorer
 
@@ -93,7 +93,7 @@ class RayWorkers:
     def __init__(self, count: int | Literal["auto"], cpus: float) -> None:
         import ray
 
-        workers = cluster.workers(count, cpus, 0.0, at_most=MOST_WORKERS)
+        workers = machines.workers(count, cpus, 0.0, at_most=MOST_WORKERS)
         self.ahead = AHEAD * workers.count
         self._task = ray.remote(num_cpus=workers.cpus)(score_buffer)
         # They import what they need while the driver reads the model.

@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -112,26 +111,16 @@ class ResourceSettings(Section):
         "of a cluster that grows name the most it may have, and machines that join get packs",
     )
     cpus_per_worker: PositiveFloat = Field(1.0, description="cores a worker")
-    gpus_per_worker: NonNegativeFloat | Auto = Field(
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         "auto",
-        description="GPUs a worker; with 0.5 or 0.25, packs too small for a GPU share it; auto is "
-        "1 if there is one, else 0",
+        description="GPUs a worker: 1, or a share such as 0.25, so that packs too small for a GPU "
+        "share it; auto is 1 if there is one, else 0",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
         description="of matrix products: float32 gives the same scores on any machine, nearly; "
         "tf32 is faster on a GPU, bf16 takes half the memory too; weights are float32",
     )
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _a_share_or_whole(cls, value: float | Auto) -> float | Auto:
-        if value != "auto" and value > 1 and not float(value).is_integer():
-            raise ValueError(
-                f"must be a share of one GPU or a whole number, got {value:g}; a worker cannot "
-                "have parts of several"
-            )
-        return value
 
 
 class TrackingSettings(Section):

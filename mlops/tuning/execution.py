@@ -13,8 +13,8 @@ import ray
 import ray.tune.tune as tune_module
 from ray import tune
 
-from mlops.cluster import Workers
 from mlops.data.dataset import Dataset
+from mlops.machines import Workers
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
 from mlops.tracking.spool import Spool, checkpoint_folder
@@ -93,7 +93,7 @@ def search(
         min_epochs=plan.min_epochs,
         threads=max(1, int(workers.cpus)),
         device="cuda" if workers.gpus else "cpu",
-        gpu_share=min(1.0, workers.gpus),
+        gpu_share=workers.gpus,
         precision=plan.precision,
         checkpoint_every=plan.checkpoint_every,
         checkpoints=checkpoint_folder(plan.storage, plan.name),

@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     from mlops.tracking.study_run import StudyRun
 
 # Settings without which a study's trials would be others.
-SAME = ("metric", "seed", "epochs", "space", "defaults", "search", "pruning", "pack_size")
-SAME += ("resources.precision",)
+SAME = (
+    "metric",
+    "seed",
+    "epochs",
+    "space",
+    "defaults",
+    "search",
+    "pruning",
+    "pack_size",
+    "resources.precision",
+)
 
 _ABSENT = object()
 

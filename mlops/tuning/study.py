@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager, redirect_stdout, supp
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlops import cluster
+from mlops import cluster, machines
 from mlops.errors import InputError, RecordError, StudyError, TrackingError
 from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
@@ -222,7 +222,7 @@ class _Ready:
     parts: Parts
     encoder: FeatureEncoder
     rows: SharedRows
-    workers: cluster.Workers
+    workers: machines.Workers
     packing: Packing
     opening: Future[Store]
     record: StudyRecord | None
@@ -251,7 +251,7 @@ def _make_ready(
     connection.open()
     encoder, dataset = preparing.result()
     n_rows, n_features = dataset.x_train.shape
-    workers = cluster.workers(
+    workers = machines.workers(
         plan.workers,
         plan.cpus_per_worker,
         plan.gpus_per_worker,
@@ -264,7 +264,7 @@ def _make_ready(
             "out"
         )
     if plan.checkpoint_every is not None and (is_uri(plan.storage) or not connection.is_local):
-        cluster.check_storage(checkpoint_folder(plan.storage, plan.name), workers.cpus)
+        machines.check_storage(checkpoint_folder(plan.storage, plan.name), workers.cpus)
     importing.result()
     from mlops.tuning.execution import share
 
@@ -397,10 +397,13 @@ def _search(
     )
 
 
-def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packing:
+def _packing_of(plan: Plan, workers: machines.Workers, n_features: int) -> Packing:
     widest = plan.default
     if plan.space is not None:
         widest = packing.widest_configuration(plan.space, plan.default, n_features)
+    memory = None
+    if workers.gpus and plan.pack_size == "auto":
+        memory = machines.gpu_memory()
     return packing.choose(
         plan.pack_size,
         max_evals=plan.max_evals,
@@ -408,6 +411,7 @@ def _packing_of(plan: Plan, workers: cluster.Workers, n_features: int) -> Packin
         widest=widest,
         n_features=n_features,
         device="cuda" if workers.gpus else "cpu",
+        memory=memory and int(memory * workers.gpus),
     )
 
 

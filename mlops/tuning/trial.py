@@ -95,7 +95,7 @@ class PackTrial(tune.Trainable):
         torch.set_num_threads(options.threads)
         if options.device == "cuda":
             # So that it runs short itself, and takes smaller packs, before its neighbours do.
-            torch.cuda.set_per_process_memory_fraction(min(1.0, options.gpu_share))
+            torch.cuda.set_per_process_memory_fraction(options.gpu_share)
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options

@@ -1,0 +1,69 @@
+"""What workers get of the machines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlops import flags
+from mlops.errors import InputError
+from mlops.machines import _gpu_memory, fitting_workers
+from mlops.settings.study import TuneSettings
+
+CPUS_ALONE = {"CPU": 8.0, "memory": 1e9}
+TWO_GPUS = {"CPU": 8.0, "GPU": 2.0}
+MANY_GPUS = {"CPU": 4.0, "GPU": 8.0}
+
+
+@pytest.mark.parametrize(
+    ("machines", "cpus", "gpus", "fitting"),
+    [
+        ([CPUS_ALONE], 1.0, 0.0, 8),
+        ([CPUS_ALONE, TWO_GPUS], 3.0, 0.0, 4),  # a worker is on one machine
+        ([CPUS_ALONE, TWO_GPUS], 0.1, 0.0, 160),
+        ([CPUS_ALONE], 1.0, 1.0, 0),
+        ([CPUS_ALONE, TWO_GPUS, MANY_GPUS], 1.0, 1.0, 6),  # cores are short on the last one
+        ([TWO_GPUS], 1.0, 0.4, 4),  # a GPU has two workers, and a rest that is of no use
+        ([TWO_GPUS], 1.0, 0.25, 8),
+        ([TWO_GPUS], 4.0, 0.25, 2),
+        ([], 1.0, 0.0, 0),
+    ],
+)
+def test_workers_that_fit(
+    machines: list[dict[str, float]], cpus: float, gpus: float, fitting: int
+) -> None:
+    assert fitting_workers(machines, cpus, gpus) == fitting
+
+
+@pytest.mark.parametrize("gpus", ["-0.5", "2", "1.5", "nan", "some"])
+def test_a_worker_has_one_gpu_at_most(gpus: str) -> None:
+    with pytest.raises(InputError, match=r"resources\.gpus_per_worker"):
+        flags.load(TuneSettings, ["--resources.gpus_per_worker", gpus], name="tune")
+
+
+def test_a_precision_is_one_of_three() -> None:
+    with pytest.raises(InputError, match=r"resources\.precision.*float32.*got 'fp16'"):
+        flags.load(TuneSettings, ["--resources.precision", "fp16"], name="tune")
+
+
+@pytest.mark.parametrize(
+    ("script", "memory"),
+    [
+        ("echo 81559; echo 40960", 40960 * 2**20),
+        ("echo '[N/A]'", None),
+        ("echo No devices were found; exit 6", None),
+        (None, None),
+    ],
+)
+def test_memory_of_the_smallest_gpu(
+    script: str | None, memory: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the answers of a program of that name: those of the driver's own where there is none."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin" if script else str(tmp_path))
+    if script:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    assert _gpu_memory() == memory
