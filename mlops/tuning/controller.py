@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Generator
 from typing import Any
 
 import ray
@@ -9,14 +11,29 @@ from ray.exceptions import RayActorError
 from ray.tune.execution.class_cache import _ActorClassCache
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.utils.object_cache import _ObjectCache
 
 
 class PackController(TuneController):
-    """Tune's controller, which counts a worker's death once and starts workers at once."""
+    """Tune's controller, which keeps workers, starts them at once and counts a death once.
+
+    Tune ends all but one of those workers that have no next pack when they end one, and when a
+    worker is free it calls off any of the new ones that it has asked for, that which is just being
+    started too. Where packs end often, none gets ready then: 32 workers lost a third of their time.
+    """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._class_cache = _PlainActorClasses()
+        self._actor_cache = _IdleWorkers()
+        self._resources_to_pending_trials: defaultdict[Any, _WaitingPacks] = defaultdict(
+            lambda: _WaitingPacks(self._is_starting)
+        )
+
+    def _is_starting(self, trial: Trial) -> bool:
+        """Tells whether a worker of its own is being started for a pack."""
+        worker = self._trial_to_actor.get(trial)
+        return worker is not None and worker not in self._actor_manager.pending_actors
 
     def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
         """Takes note of a failure, but not of the same one again.
@@ -28,6 +45,47 @@ class PackController(TuneController):
         is_waiting = trial.status == Trial.PENDING and trial not in self._trial_to_actor
         if not (is_waiting and isinstance(exception, RayActorError)):
             super()._trial_task_failure(trial, exception)
+
+
+class _IdleWorkers(_ObjectCache):
+    """Workers between two packs, all of which are kept until the search is over: they are alike."""
+
+    def cache_object(self, key: Any, obj: Any) -> bool:
+        """Keeps a worker."""
+        self._cached_objects[key].append(obj)
+        self._num_cached_objects += 1
+        return True
+
+    def flush_cached_objects(self, force_all: bool = False) -> Generator[Any, None, None]:
+        """Yields workers to be ended: all of them or none."""
+        if force_all:
+            yield from super().flush_cached_objects(force_all=True)
+
+
+class _WaitingPacks:
+    """Packs that the next idle worker may take, the oldest first, as a set of Tune's.
+
+    Args:
+        is_starting: Tells whether a worker is being started for a pack, which then waits for it.
+    """
+
+    def __init__(self, is_starting: Callable[[Trial], bool]) -> None:
+        self._is_starting = is_starting
+        self._packs: dict[Trial, None] = {}
+
+    def __bool__(self) -> bool:
+        return any(not self._is_starting(pack) for pack in self._packs)
+
+    def add(self, pack: Trial) -> None:
+        self._packs[pack] = None
+
+    def discard(self, pack: Trial) -> None:
+        self._packs.pop(pack, None)
+
+    def pop(self) -> Trial:
+        pack = next(pack for pack in self._packs if not self._is_starting(pack))
+        del self._packs[pack]
+        return pack
 
 
 class _PlainActorClasses(_ActorClassCache):
