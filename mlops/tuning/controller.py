@@ -30,6 +30,10 @@ class PackController(TuneController):
             lambda: _WaitingPacks(self._is_starting)
         )
 
+    def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
+        """Gives a pack an idle worker, if there is any and none of its own is being started."""
+        return not self._is_starting(trial) and super()._maybe_reuse_cached_actor(trial)
+
     def _is_starting(self, trial: Trial) -> bool:
         """Tells whether a worker of its own is being started for a pack."""
         worker = self._trial_to_actor.get(trial)
