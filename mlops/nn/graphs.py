@@ -17,6 +17,9 @@ from torch import Tensor
 
 # Pieces of work that the host may be ahead of the GPU: their input waits in pinned memory.
 PIECES_AHEAD = 4
+# A capture takes the host about as long as two or three calls, and work that is called less often
+# than that before its tensors shrink does better without. Assumed, not measured.
+CALLS_BEFORE_CAPTURE = 3
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +70,13 @@ class Lane:
 
 
 class Graphs:
-    """Graphs that share memory for what they hold while they run; they go together."""
+    """Graphs that share memory for what they hold while they run; they go together.
+
+    Attributes:
+        are_possible: Whether CUDA has refused no capture of this process yet.
+    """
+
+    are_possible = True
 
     def __init__(self, stream: torch.cuda.Stream | None) -> None:
         self._stream = stream
@@ -85,7 +94,7 @@ class Graphs:
 
     def capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """Captures work without running it; returns None where that cannot be done."""
-        if self._stream is None:
+        if self._stream is None or not Graphs.are_possible:
             return None
         graph = torch.cuda.CUDAGraph()
         try:
@@ -93,28 +102,30 @@ class Graphs:
                 work()
         except RuntimeError as error:
             _complain(str(error).partition("\n")[0])
-            # What a failed capture leaves behind may be no good for another one.
             self._stream = None
+            # Too little memory ends a capture in order. One that CUDA refuses does not give its
+            # memory back (https://github.com/pytorch/pytorch/pull/190348): once is enough.
+            Graphs.are_possible = isinstance(error, torch.OutOfMemoryError)
             return None
         return graph
 
 
 class _Replayed:
-    """Called as it is the first time, which warms up what captures need; then captured."""
+    """Called as it is at first, which warms up what captures need; then captured."""
 
     def __init__(self, work: Callable[[], None], graphs: Graphs) -> None:
         self._work, self._graphs = work, graphs
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._is_warm = False
+        self._calls = 0
 
     def __call__(self) -> None:
-        if self._is_warm and self._graph is None:
+        if self._graph is None and self._calls >= CALLS_BEFORE_CAPTURE:
             self._graph = self._graphs.capture(self._work)
         if self._graph is None:
+            self._calls += 1
             self._work()
         else:
             self._graph.replay()
-        self._is_warm = True
 
 
 @lru_cache

@@ -13,6 +13,7 @@ _SAID = (
     "not enough memory",
     "bad_alloc",
     "ALLOC_FAILED",
+    "cublasCreate",  # CUBLAS_STATUS_NOT_INITIALIZED, for want of memory
     "CUDA error: out of memory",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # Parameters a member from which, on a CPU, a kernel call for each member is the faster way
 # (measured: 0.5x the time at 80,000, equal at 11,000, 5x at 700).
 LARGE_MEMBER = 20_000
+# Tensors to give the kernel in place of one, as on a GPU it takes a block of threads for 65,536
+# elements of a tensor, which would leave most of the GPU idle; and 36 tensors a launch.
+PARTS = {"cuda": 32}
 
 
 class _Call(NamedTuple):
@@ -25,6 +29,14 @@ class _Call(NamedTuple):
     second_moments: list[Tensor]
     rate: float
     decay: float
+
+
+class _Scale(NamedTuple):
+    """What members of one call are scaled by, and what is scaled: flat tensors."""
+
+    direction: Tensor
+    rate: Tensor
+    shrink: Tensor
 
 
 class PackedAdamW:
@@ -48,19 +60,22 @@ class PackedAdamW:
         large = self.pack.device.type == "cpu" and len(self.pack.parameters) >= LARGE_MEMBER * len(
             members
         )
-        self.direction: Tensor | None = None
+        self.calls: list[_Call] = []
+        self.scale: _Scale | None = None
         if large or len(members) == 1:
             self.calls = self._call_each()
             return
-        self.rate = self._flat([m.learning_rate for m in members])
-        self.shrink = self._flat([1.0 - m.learning_rate * m.weight_decay for m in members])
-        self.direction = torch.zeros_like(self.pack.parameters)
+        self.scale = _Scale(
+            torch.zeros_like(self.pack.parameters),
+            self._flat([m.learning_rate for m in members]),
+            self._flat([1.0 - m.learning_rate * m.weight_decay for m in members]),
+        )
         self.calls = [
             _Call(
-                [self.direction],
-                [self.pack.gradients],
-                [self.first_moment],
-                [self.second_moment],
+                self._parts(self.scale.direction),
+                self._parts(self.pack.gradients),
+                self._parts(self.first_moment),
+                self._parts(self.second_moment),
                 rate=1.0,
                 decay=1.0,
             )
@@ -81,6 +96,11 @@ class PackedAdamW:
             )
             for k, member in enumerate(self.pack.members)
         ]
+
+    def _parts(self, flat: Tensor) -> list[Tensor]:
+        """Views a flat tensor as parts, which begin at multiples of four elements: 16 bytes."""
+        parts = PARTS.get(self.pack.device.type, 1)
+        return list(flat.split(4 * math.ceil(len(flat) / (4 * parts))))
 
     def _flat(self, values: Sequence[float]) -> Tensor:
         """Spreads one value a member over the parameters: [parameters] float32."""
@@ -108,8 +128,13 @@ class PackedAdamW:
                 amsgrad=False,
                 maximize=False,
             )
-        if self.direction is not None:
-            self.pack.parameters.mul_(self.shrink).addcmul_(self.direction, self.rate)
+        if self.scale is not None:
+            direction, rate, shrink = self.scale
+            self.pack.parameters.mul_(shrink).addcmul_(direction, rate)
+
+    def release(self) -> None:
+        """Gives back the memory of what is made anew for a selection, which has to follow."""
+        self.calls, self.scale = [], None
 
     def select(self, keep: Sequence[int], pack: PackedMLP) -> None:
         """Goes on with the members `keep` of the old pack, which `pack` holds."""

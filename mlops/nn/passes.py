@@ -91,15 +91,18 @@ class Passes:
         self._evaluation: tuple[Evaluation, Callable[[], None]] | None = None
 
     def train(self, optimizer: PackedAdamW, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """Trains for one epoch.
+        """Trains for one epoch; arguments and returns are those of `pieces` and `trained`."""
+        for _ in self.pieces(optimizer, seed, epoch):
+            pass
+        return self.trained()
+
+    def pieces(self, optimizer: PackedAdamW, seed: int, epoch: int) -> Iterator[None]:
+        """Trains for one epoch, piece by piece.
 
         Args:
             optimizer: Of this pack, always the same.
             seed: The study's seed.
             epoch: The epoch, from 1.
-
-        Returns:
-            Mean loss and accuracy over the epoch's own steps, dropout on: [K] float64 each.
         """
         n_rows = len(self.data.x_train)
         self._lane.fill(self._order, streams.shuffle(seed, epoch, n_rows))
@@ -112,6 +115,11 @@ class Passes:
                 steps.load(rows[start:stop], [layer[:, start:stop] for layer in draws], self._lane)
                 run()
                 self._lane.pace()
+                yield
+
+    def trained(self) -> tuple[Tensor, Tensor]:
+        """Returns mean loss and accuracy over the epoch's own steps, dropout on: [K] float64."""
+        n_rows = len(self.data.x_train)
         return self._totals.losses / n_rows, self._totals.hits / n_rows
 
     def _pieces(self, n_rows: int) -> Iterator[tuple[int, int, int]]:

@@ -199,28 +199,29 @@ class PackTraining:
                 started, events = time.perf_counter(), []
                 together = [group for group in together if group.runs and group.epoch < epoch]
                 with precisions.applied(self._precision, self._device):
-                    for group in together:
-                        group.begin_epoch()
+                    _begin_epochs(together)
 
     def _begin(self, waiting: deque[Group]) -> tuple[list[Group], Events]:
         """Lets the first of the groups that wait begin an epoch.
 
-        One on a CPU. On a GPU, which small groups do not fill, as many as its memory holds.
+        One on a CPU. On a GPU, which small groups do not fill, as many as its memory holds, those
+        first that are open.
 
         Returns:
             Those that have begun, and the results of members that fit nowhere.
         """
-        begun: list[Group] = []
         failed: Events = []
         at_once = GROUPS_AT_ONCE.get(self._device.type, 1)
+        # What these need they have, as long as no other takes it: there is no way back from the
+        # midst of their epoch.
+        candidates = waiting if at_once > 1 else [waiting[0]]
+        begun = [group for group in candidates if group.is_open][:at_once]
+        for group in begun:
+            waiting.remove(group)
+        _begin_epochs(begun)
         while waiting and len(begun) < at_once:
             group = waiting.popleft()
-            if group.is_open:
-                # What it needs it has, and there is no way back from the midst of its epoch.
-                group.begin_epoch()
-                lack = None
-            else:
-                lack = shortage(group.begin_epoch)
+            lack = shortage(group.begin_epoch)
             if lack is None:
                 begun.append(group)
                 continue
@@ -271,6 +272,16 @@ class PackTraining:
             # Before its first epoch a group is what the seed makes it.
             tensors |= {f"groups.{i}.{name}": t for name, t in group.learned().items()}
         return Snapshot(tensors, {"rungs_done": self._rungs_done, "groups": groups})
+
+
+def _begin_epochs(groups: Sequence[Group]) -> None:
+    """Lets groups begin an epoch, a piece of each in turn.
+
+    The host waits for a group when it is some pieces ahead of it. So the others have theirs too.
+    """
+    under_way = [group.pieces() for group in groups]
+    while under_way:
+        under_way = [pieces for pieces in under_way if next(pieces, pieces) is not pieces]
 
 
 def _prune(groups: Sequence[Group], eta: int) -> Iterator[TrialResult]:

@@ -69,10 +69,14 @@ class Members:
             assert (flat[self.padded] == 0).all()
 
 
-@pytest.fixture(params=[0, 10**9], ids=["a call each", "one call"])
+@pytest.fixture(
+    params=[(0, 1), (10**9, 1), (10**9, 5)], ids=["a call each", "one call", "one call in parts"]
+)
 def large_member(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests both ways of calling the kernel, whatever the members' size."""
-    monkeypatch.setattr("mlops.nn.optimizer.LARGE_MEMBER", request.param)
+    """Tests all ways of calling the kernel, whatever the members' size and the device."""
+    large_member, parts = request.param
+    monkeypatch.setattr("mlops.nn.optimizer.LARGE_MEMBER", large_member)
+    monkeypatch.setattr("mlops.nn.optimizer.PARTS", {"cpu": parts})
 
 
 def test_steps_equal_adamw_member_by_member(large_member: None) -> None:
