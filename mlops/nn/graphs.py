@@ -15,6 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from mlops.nn.memory import is_shortage
+
 # Pieces of work that the host may be ahead of the GPU: their input waits in pinned memory.
 PIECES_AHEAD = 4
 # A capture takes the host about as long as two or three calls, and work that is called less often
@@ -105,7 +107,7 @@ class Graphs:
             self._stream = None
             # Too little memory ends a capture in order. One that CUDA refuses does not give its
             # memory back (https://github.com/pytorch/pytorch/pull/190348): once is enough.
-            Graphs.are_possible = isinstance(error, torch.OutOfMemoryError)
+            Graphs.are_possible = is_shortage(error)
             return None
         return graph
 

@@ -32,7 +32,7 @@ def shortage(work: Callable[[], object]) -> str | None:
         work()
         return None
     except (MemoryError, RuntimeError) as error:
-        if not _is_shortage(error):
+        if not is_shortage(error):
             raise
         said = str(error).strip().partition("\n")[0] or type(error).__name__
     # Only now is the error gone, and with it the frames in its traceback and what they held.
@@ -41,7 +41,8 @@ def shortage(work: Callable[[], object]) -> str | None:
     return said
 
 
-def _is_shortage(error: Exception) -> bool:
+def is_shortage(error: Exception) -> bool:
+    """Tells whether an error says that there is not enough memory."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
         words in str(error) for words in _SAID
     )
