@@ -90,14 +90,8 @@ class Passes:
         self._steps: dict[tuple[int, int], tuple[Steps, Callable[[], None]]] = {}
         self._evaluation: tuple[Evaluation, Callable[[], None]] | None = None
 
-    def train(self, optimizer: PackedAdamW, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """Trains for one epoch; arguments and returns are those of `pieces` and `trained`."""
-        for _ in self.pieces(optimizer, seed, epoch):
-            pass
-        return self.trained()
-
     def pieces(self, optimizer: PackedAdamW, seed: int, epoch: int) -> Iterator[None]:
-        """Trains for one epoch, piece by piece.
+        """Trains for one epoch, piece by piece; `trained` has the outcome.
 
         Args:
             optimizer: Of this pack, always the same.
