@@ -250,6 +250,8 @@ def _client(uri: str) -> MlflowClient:
     prepare_environment()
     from mlflow.tracking import MlflowClient
 
+    # It prints the traceback of what it also raises, of a disk that is full, say.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

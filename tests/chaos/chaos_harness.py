@@ -81,11 +81,13 @@ def start(
     return Driver(process, log)
 
 
-def start_with(workers: str, folder: Path, *flags: str, **variables: str) -> Driver:
+def start_with(
+    workers: str, folder: Path, *flags: str, log_folder: Path | None = None, **variables: str
+) -> Driver:
     """Starts a study with workers of `odd_workers`."""
-    path = os.pathsep.join([str(ROOT), str(HERE)])
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
     program = [str(HERE / "odd_job.py"), workers]
-    return start(folder, *flags, program=program, PYTHONPATH=path, **variables)
+    return start(folder, *flags, program=program, log_folder=log_folder, **variables)
 
 
 def finish(folder: Path, *flags: str, status: int = 0, **variables: str) -> Driver:

@@ -77,7 +77,7 @@ def test_a_driver_killed_at_random_times(
     resume: list[str] = []
     deaths = 0
     while deaths < 4:
-        driver = start(tmp_path, *resume, **cluster)
+        driver = start_with("LeisurelyTrial", tmp_path, *resume, **cluster)
         driver.wait_until_recorded()
         try:
             driver.process.wait(moments.uniform(0, 8))

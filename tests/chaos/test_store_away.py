@@ -1,4 +1,7 @@
-"""A store that is away, slow, broken, locked or full: training goes on and nothing is lost."""
+"""A store that is away, slow, broken, locked or full: training goes on and nothing is lost.
+
+The workers take their time: else all could be recorded before the store is away.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos_harness import finish, start, table, versions
+from chaos_harness import finish, start, start_with, table, versions
 from proxy import proxy_to
 from servers import MlflowServer, postgresql
 
@@ -34,7 +37,9 @@ def test_a_server_on_postgresql_that_is_away_for_20_seconds(
         server = MlflowServer(tmp_path / "server", database)
         server.start()
         try:
-            driver = start(tmp_path, MLFLOW_TRACKING_URI=server.uri, **cluster)
+            driver = start_with(
+                "LeisurelyTrial", tmp_path, MLFLOW_TRACKING_URI=server.uri, **cluster
+            )
             driver.wait_for("best")
             server.stop()
             time.sleep(20)
@@ -53,7 +58,7 @@ def test_a_server_that_is_gone_for_good(
     server: MlflowServer,
     cluster: dict[str, str],
 ) -> None:
-    driver = start(tmp_path, MLFLOW_TRACKING_URI=server.uri, **cluster)
+    driver = start_with("LeisurelyTrial", tmp_path, MLFLOW_TRACKING_URI=server.uri, **cluster)
     driver.wait_for("best")
     server.stop()
     assert driver.process.wait(300) == 1, driver.said()
@@ -87,7 +92,7 @@ def test_a_server_that_answers_after_2_seconds_or_with_500(
         driver.wait_until_recorded()
         proxy.broken = True
         time.sleep(10)
-        proxy.broken = False
+        proxy.broken, proxy.delay = False, 0.5
         assert driver.process.wait(300) == 0, driver.said()
         assert proxy.passed > 3 * len(undisturbed)
         assert proxy.refused
@@ -112,7 +117,7 @@ def test_a_server_whose_answers_get_lost(
 def test_a_database_locked_for_15_seconds(
     undisturbed: dict[int, Any], tmp_path: Path, uri: str, cluster: dict[str, str]
 ) -> None:
-    driver = start(tmp_path, **cluster)
+    driver = start_with("LeisurelyTrial", tmp_path, **cluster)
     driver.wait_for("best")
     with sqlite3.connect(tmp_path / "mlflow.db", timeout=60) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -136,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_fills(undisturbed: dict[int, Any], small_disk: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{small_disk}/mlflow.db"
-    driver = start(small_disk, log_folder=tmp_path)
+    driver = start_with("LeisurelyTrial", small_disk, log_folder=tmp_path)
     driver.wait_for("best")
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:

@@ -85,6 +85,7 @@ def test_promotion_and_rollback_reach_a_running_endpoint_and_are_told(
     ]
     assert json.loads(done.stdout)["champion"] == 2
     wait_until(lambda: version(endpoint) == 2, "version 2 to be served", 30)
+    wait_until(lambda: endpoint.said().endswith("\nmodel: version 2\n"), "the change to be told")
     _, answer = ask(endpoint, rows)
 
     # The job predict gives a table the answers of the endpoint.
