@@ -53,16 +53,16 @@ class Connection:
         address = self._address
         doing = "starting Ray" if self.is_local else f"connecting to Ray at {address}"
         print(doing, file=sys.stderr, flush=True)
-        _check(address)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
+            connect_once(address)
             ray.init(
                 address=address,
                 include_dashboard=False if self.is_local else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (ConnectionError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             raise _no_cluster(address, error) from error
         # Ray's own ends the process with a dump of the stack.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -84,14 +84,18 @@ class Connection:
             self._opened = False
 
 
-def _check(address: str) -> None:
-    """Connects to the port of an address once: Ray would try for ever."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def connect_once(address: str) -> None:
+    """Connects to `HOST:PORT` once, where Ray would try for ever; anything else is let pass.
+
+    Raises:
+        OSError: Nobody answers there.
+    """
+    host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise _no_cluster(address, error) from error
+        except OverflowError as error:
+            raise OSError(first_line(error)) from error
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:

@@ -1,22 +1,25 @@
 """A job on a Ray cluster: sent to its job server, followed, stopped with Ctrl-C.
 
 This is `ray job submit` in the job's own words: the same command with `--address http://...` says
-the same things, ends with the same JSON line and exits with the same status.
+the same things, ends with the same JSON line and exits with the same status. So does `ray://...`:
+as a study's driver holds threads and files, it runs in the cluster and not behind Ray Client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from mlops.cluster import authenticate
+from mlops.cluster import authenticate, connect_once
 from mlops.errors import InputError, RemoteJobError, first_line
 
 if TYPE_CHECKING:
@@ -40,9 +43,15 @@ STOP_SECONDS = 60
 PATIENCE_SECONDS = 60.0
 
 
-def is_job_server(address: str | None) -> TypeGuard[str]:
-    """Tells whether an address is a job server's, to which jobs are sent."""
-    return address is not None and address.startswith(("http://", "https://"))
+def destination(address: str | None) -> str | None:
+    """Returns where a job is to be sent; None if its driver is to run here.
+
+    Args:
+        address: As given, by default what `RAY_ADDRESS` says. Jobs are sent to a job server, and to
+            Ray Client, which knows it.
+    """
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    return address if address.startswith(("http://", "https://", "ray://")) else None
 
 
 def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[str, Any]:
@@ -51,7 +60,7 @@ def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[
     Args:
         job: Its name, such as `tune`.
         argv: Its flags; `--address` is left out.
-        address: The job server.
+        address: `http://` of the job server, or `ray://` of the cluster.
         tracking_uri: The MLflow store for its record.
 
     Raises:
@@ -60,8 +69,9 @@ def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[
         RemoteJobError: The job failed; it has said why.
         KeyboardInterrupt: The user stopped it.
     """
-    _check_store(tracking_uri, address)
     authenticate()
+    address = _answered(address, lambda: _job_server(address))
+    _check_store(tracking_uri, address)
     client = _answered(address, lambda: _connect(address))
     command = shlex.join(["python", "-m", f"ray_jobs.{job}", *_without_address(argv)])
     environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
@@ -81,6 +91,23 @@ def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[
     return _result(details, output, number)
 
 
+def _job_server(address: str) -> str:
+    """Returns the URL of a job server; Ray Client is asked for that of its cluster."""
+    if not address.startswith("ray://"):
+        return address
+    # Ray would go on trying where nobody listens.
+    connect_once(address.removeprefix("ray://"))
+    from ray.dashboard.utils import ray_client_address_to_api_server_url
+
+    logging.getLogger("ray.client_builder").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it warns of it also raises
+        url: str = ray_client_address_to_api_server_url(address)
+    # Ray Client makes Ray tell of each file that it sends.
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    return url
+
+
 def _check_store(uri: str, address: str) -> None:
     if urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1"):
         return  # this machine, or a tunnel
@@ -94,6 +121,8 @@ def _check_store(uri: str, address: str) -> None:
 def _connect(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
+    # RAY_ADDRESS would win over what is given.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
     return JobSubmissionClient(address)
 
 

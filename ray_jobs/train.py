@@ -20,8 +20,8 @@ from mlops.tuning import study
 def main(argv: list[str]) -> dict[str, Any]:
     """Trains the configuration that the flags describe."""
     given = flags.load(TrainSettings, argv, name="train", description=__doc__ or "")
-    if submission.is_job_server(given.address):
-        return submission.run("train", argv, given.address, resolve_uri(given.tracking.uri))
+    if there := submission.destination(given.address):
+        return submission.run("train", argv, there, resolve_uri(given.tracking.uri))
     plan = study.Plan(
         name=given.study or study.name_by_time("train"),
         default=given.hyperparameters,

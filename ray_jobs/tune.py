@@ -34,8 +34,8 @@ def main(argv: list[str]) -> dict[str, Any]:
         description=__doc__ or "",
         recorded=lambda given: study.recorded_settings(given.study, given.tracking),
     )
-    if submission.is_job_server(given.address):
-        return submission.run("tune", argv, given.address, resolve_uri(given.tracking.uri))
+    if there := submission.destination(given.address):
+        return submission.run("tune", argv, there, resolve_uri(given.tracking.uri))
     name = given.study or study.name_by_time("tune")
     plan = study.Plan(
         name=name,

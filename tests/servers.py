@@ -139,26 +139,29 @@ class RayHead:
     Attributes:
         address: For `RAY_ADDRESS`.
         dashboard: The dashboard's port, which takes jobs.
+        client: The port of Ray Client.
     """
 
     address: str
     dashboard: int
+    client: int
 
 
 @contextmanager
 def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[RayHead]:
     """A cluster as `ray start --head` makes it, for as long as it is needed."""
-    port, dashboard, agent = free_port(), free_port(), free_port()
+    port, dashboard, agent, client = (free_port() for _ in range(4))
     flags = ["--head", "--port", str(port), "--num-cpus", str(cpus), "--dashboard-host",
              "127.0.0.1", "--dashboard-port", str(dashboard),
-             "--dashboard-agent-listen-port", str(agent)]  # fmt: skip
+             "--dashboard-agent-listen-port", str(agent),
+             "--ray-client-server-port", str(client)]  # fmt: skip
     with ray_node(environment, *flags) as process:
         deadline = time.monotonic() + 60
         while not _listens(dashboard):
             assert process.poll() is None, f"ray start exited with {process.returncode}"
             assert time.monotonic() < deadline, "ray start took longer than 60 s"
             time.sleep(0.2)
-        yield RayHead(f"127.0.0.1:{port}", dashboard)
+        yield RayHead(f"127.0.0.1:{port}", dashboard, client)
 
 
 @contextmanager

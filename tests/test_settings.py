@@ -516,6 +516,14 @@ def test_help_comes_before_any_complaint(capsys: pytest.CaptureFixture[str]) -> 
     assert "--max_evals" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("workers", ["auto", "3"])
+def test_pruning_wants_packs_of_one_kind(workers: str) -> None:
+    flags = ["--pruning.eta", "3", "--resources.cpu_workers"]
+    with pytest.raises(SettingsError, match=rf"resources\.cpu_workers: .*eta, got {workers}; "):
+        load("tune", *flags, workers)
+    assert load("tune", *flags, "0").pruning.eta == 3
+
+
 @pytest.mark.parametrize(
     ("address", "of_study", "of_table"),
     [
@@ -525,7 +533,8 @@ def test_help_comes_before_any_complaint(capsys: pytest.CaptureFixture[str]) -> 
         ("http://head:8265", True, False),
         ("https://head/", True, False),
         ("head", False, False),
-        ("ray://head:10001", False, False),
+        ("ray://head:10001", True, False),
+        ("ray://head", False, False),
         ("http://me:secret@head", False, False),
     ],
 )

@@ -17,14 +17,21 @@ from mlops.errors import InputError, RemoteJobError
     [
         (None, False),
         ("auto", False),
-        ("ray://head:10001", False),
+        ("ray://head:10001", True),
         ("head:6379", False),
         ("http://head:8265", True),
         ("https://head", True),
     ],
 )
-def test_a_job_server_is_told_from_a_cluster(address: str | None, expected: bool) -> None:
-    assert submission.is_job_server(address) is expected
+def test_a_job_is_sent_or_run_here(
+    address: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert submission.destination(address) == (address if expected else None)
+    monkeypatch.setenv("RAY_ADDRESS", "http://other:8265")
+    assert submission.destination(address or None) == (
+        "http://other:8265" if address is None else address if expected else None
+    )
 
 
 @pytest.mark.parametrize("flags", [["--address", "http://head:8265"], ["--address=http://x"]])

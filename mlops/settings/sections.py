@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -24,14 +25,13 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 def _of_cluster(value: str | None) -> str | None:
     if value is None or re.fullmatch(r"auto|local|[^/@\s]+:\d+", value):
         return value
-    remedy = "leave it out to use this machine alone"
-    if value.startswith("ray://"):
-        remedy = "send the job with http://HOST:8265 instead: a study's driver runs in the cluster"
-    raise ValueError(f"must be auto or HOST:PORT, got {value!r}; {remedy}")
+    raise ValueError(
+        f"must be auto or HOST:PORT, got {value!r}; leave it out to use this machine alone"
+    )
 
 
 def _of_cluster_or_job_server(value: str | None) -> str | None:
-    if value is not None and re.fullmatch(r"https?://[^/@\s]+/?", value):
+    if value is not None and re.fullmatch(r"https?://[^/@\s]+/?|ray://[^/@\s]+:\d+", value):
         return value
     return _of_cluster(value)
 
@@ -115,6 +115,11 @@ class ResourceSettings(Section):
         "auto",
         description="GPUs a worker: 1, or a share such as 0.25, so that packs too small for a GPU "
         "share it; auto is 1 if there is one, else 0",
+    )
+    cpu_workers: NonNegativeInt | Auto = Field(
+        0,
+        description="more workers, without a GPU, beside those with one, with smaller packs; auto "
+        "is one a core of machines that have none",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",

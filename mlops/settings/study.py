@@ -60,8 +60,8 @@ class StudySettings(Section):
     study: str | None = Field(None, description="name of the study; by default job and time")
     address: Address = Field(
         None,
-        description="Ray cluster: auto or HOST:PORT; http://HOST:PORT sends the job there; by "
-        "default RAY_ADDRESS, or this machine alone",
+        description="Ray cluster: auto or HOST:PORT; http:// or ray://HOST:PORT sends the job "
+        "there; by default RAY_ADDRESS, or this machine alone",
     )
     resources: ResourceSettings = Field(ResourceSettings(), description="cores and GPUs")
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
@@ -183,6 +183,16 @@ class TuneSettings(StudySettings):
         if problems:
             raise SettingsError(problems)
         return value
+
+    @model_validator(mode="after")
+    def _pruned_by_packs(self) -> TuneSettings:
+        if self.pruning.eta is not None and self.resources.cpu_workers:
+            raise SettingsError(
+                "resources.cpu_workers: must be 0 with pruning.eta, got "
+                f"{self.resources.cpu_workers}; a trial is pruned by the pack that it is in, and "
+                "workers of two kinds make packs of any trials"
+            )
+        return self
 
     @property
     def search_space(self) -> SearchSpace:

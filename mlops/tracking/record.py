@@ -21,6 +21,7 @@ SETTINGS = "settings.yaml"
 RESULT_TAG = "result"
 # Only a study's own run has it.
 PACKING_TAG = "packs_in_flight"
+_PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu")
 ENDS_TAG = "max_evals"
 
 
@@ -62,8 +63,7 @@ class StudyRecord:
         run_id: Its run.
         settings: The job's settings when the study was made; empty if it died before.
         data_digest: Of the table.
-        pack_size: Trials a pack.
-        packs_in_flight: See `Packing`.
+        packing: How trials are divided into packs: the fields of `Packing`.
         ends: What `max_evals` was, each time.
     """
 
@@ -71,8 +71,7 @@ class StudyRecord:
     run_id: str
     settings: dict[str, Any]
     data_digest: str
-    pack_size: int
-    packs_in_flight: int
+    packing: dict[str, int]
     ends: list[int]
 
 
@@ -97,8 +96,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord | None:
             run_id=run.info.run_id,
             settings=_settings(store, run),
             data_digest=tags["data_digest"],
-            pack_size=int(tags["pack_size"]),
-            packs_in_flight=int(tags[PACKING_TAG]),
+            packing={name: int(tags[name]) for name in _PACKING if name in tags},
             ends=_ends(run),
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.tune.tune as tune_module
@@ -78,6 +78,8 @@ def search(
         max_evals=plan.max_evals,
         packing=packing,
         workers=workers.count,
+        gpus=workers.gpus,
+        beside=workers.beside,
         algorithm=plan.algorithm,
         initial_points=plan.initial_points,
         mode=METRICS[plan.metric],
@@ -92,13 +94,15 @@ def search(
         eta=plan.eta,
         min_epochs=plan.min_epochs,
         threads=max(1, int(workers.cpus)),
-        device="cuda" if workers.gpus else "cpu",
-        gpu_share=workers.gpus,
         precision=plan.precision,
         checkpoint_every=plan.checkpoint_every,
         checkpoints=checkpoint_folder(plan.storage, plan.name),
         timeout=plan.trial_timeout,
     )
+
+    def needs(pack: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": pack["gpus"]}])
+
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
     logger = StudyLogger(study_run, plan.name, plan.metric, spool, before.trials, before.unsent)
     ledger = Ledger(plan.metric, plan.max_evals, before.trials)
@@ -106,7 +110,7 @@ def search(
         ledger.weights = {ledger.best.trial: before.weights}
     stop = Stop(ledger, deadline, plan.target)
     watch = Watch(stop, plan.trial_timeout, plan.no_worker_timeout)
-    _set_up_tune(workers.count)
+    _set_up_tune(workers.count + workers.beside)
     tune_module.TuneController = PackController
     with (
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,
@@ -116,12 +120,11 @@ def search(
         try:
             if not searcher.finished:
                 tune.run(
-                    trainable,
+                    tune.with_resources(trainable, needs),
                     name=plan.name,
                     search_alg=searcher,
                     num_samples=-1,  # until the searcher has no more
                     stop=stop,
-                    resources_per_trial={"cpu": workers.cpus, "gpu": workers.gpus},
                     reuse_actors=True,
                     max_failures=plan.max_failures,
                     raise_on_failed_trial=False,

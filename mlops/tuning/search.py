@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import deque
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -60,9 +61,14 @@ class PackSearch(Searcher):
     round as its pack is. For the same reason a pack that an earlier end of the study had cut stays
     cut.
 
+    Workers with a GPU may have others beside them, on cores. Those get one pack at a time, these
+    several at once, to be trained as one. Who gets which is left to chance: proposals depend on
+    packs and their scores alone, and these in their last digits only on who trained them. A core
+    that takes longer for its pack than a GPU for several would make that wait: it gets no more.
+
     Tune sees one trial a pack, with the config
-    `{"pack": n, "trials": [{"number", "params", "duplicate_of"}, ...], "settled": [number, ...]}`;
-    settled are those of its trials whose record stands.
+    `{"pack": n, "trials": [{"number", "params", "duplicate_of"}, ...], "settled": [number, ...],
+    "gpus": share}`; settled are those of its trials whose record stands.
 
     Args:
         space: The search space; None for the default configuration alone.
@@ -70,6 +76,8 @@ class PackSearch(Searcher):
         max_evals: Trials of the study.
         packing: Pack size and packs in flight.
         workers: Packs trained at the same time.
+        gpus: GPUs a worker.
+        beside: More workers, without a GPU, beside those with one.
         algorithm: One of `SEARCHERS`.
         initial_points: Random trials before the algorithm models anything.
         mode: "max" or "min": which scores are better.
@@ -87,6 +95,8 @@ class PackSearch(Searcher):
         max_evals: int,
         packing: Packing,
         workers: int,
+        gpus: float = 0.0,
+        beside: int = 0,
         algorithm: str = "hyperopt",
         initial_points: int = 10,
         mode: str = "max",
@@ -97,7 +107,10 @@ class PackSearch(Searcher):
     ) -> None:
         super().__init__()
         self._space, self._default = space, default
-        self._max_evals, self._packing, self._workers = max_evals, packing, workers
+        self._max_evals, self._packing, self._gpus = max_evals, packing, gpus
+        # How many workers there are by the GPUs of each.
+        self._workers = {gpus: workers, **({0.0: beside} if gpus else {})}
+        self._seconds: dict[float, float] = {}
         self._direction = mode
         self._searcher: Searcher | None = None
         self._told_default = False
@@ -112,7 +125,7 @@ class PackSearch(Searcher):
         self._ended: set[int] = set()
         self._parts = deque(_parts(max_evals, packing.pack_size, ends))
         self._when_proposed = when_proposed
-        self._next: dict[str, Any] | None = None
+        self._proposed: deque[dict[str, Any]] = deque()
         self._alone: deque[dict[str, Any]] = deque()
         self._packs_told = 0
         self._under_way: dict[str, dict[str, Any]] = {}
@@ -135,15 +148,39 @@ class PackSearch(Searcher):
         Raises:
             InputError: It is not what was proposed before.
         """
-        if self._next is None:
-            self._next = self._alone.popleft() if self._alone else self._propose_part()
-        if self._next is None and not self._parts and not self._under_way:
+        self._propose_ahead()
+        if not (self._alone or self._proposed or self._parts or self._under_way):
             return Searcher.FINISHED
-        if self._next is None or len(self._under_way) >= self._workers:
+        gpus = self._idle()
+        if gpus is None or not (self._alone or self._proposed):
             return None
-        pack, self._next = self._next, None
+        pack = {**(self._alone.popleft() if self._alone else self._take(gpus)), "gpus": gpus}
         self._under_way[trial_id] = pack
         return pack
+
+    def _propose_ahead(self) -> None:
+        """Proposes what a worker may take at once."""
+        while not self._alone and len(self._proposed) < self._packing.packs_a_gpu:
+            pack = self._propose_part()
+            if pack is None:
+                return
+            self._proposed.append(pack)
+
+    def _idle(self) -> float | None:
+        """Returns how much of a GPU a worker without a pack has, the most; None if all have one."""
+        busy = Counter(pack["gpus"] for pack in self._under_way.values())
+        idle = [gpus for gpus, workers in self._workers.items() if busy[gpus] < workers]
+        return max(idle, default=None)
+
+    def _take(self, gpus: float) -> dict[str, Any]:
+        """Takes the next packs, of which a worker makes one."""
+        most = self._packing.packs_a_gpu if gpus else 1
+        packs = [self._proposed.popleft() for _ in range(min(most, len(self._proposed)))]
+        return {
+            "pack": packs[0]["pack"],
+            "trials": [trial for pack in packs for trial in pack["trials"]],
+            "settled": [number for pack in packs for number in pack["settled"]],
+        }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Notes the scores of trials that have ended; they are told in their pack's turn."""
@@ -154,9 +191,11 @@ class PackSearch(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Notes that a pack has ended; if its worker has died for good, without a last report."""
+        pack = self._under_way.pop(trial_id)
         if result is not None:
             self.on_trial_result(trial_id, result)
-        pack = self._under_way.pop(trial_id)
+            if self._gpus and self._workers[0.0] and not error:
+                self._compare(pack["gpus"], result["time_total_s"])
         left = set(trained(pack)) - self._scores.keys()
         if error and is_tried_in_parts(pack):
             alone = [member for member in pack["trials"] if member["number"] in left]
@@ -164,6 +203,17 @@ class PackSearch(Searcher):
         else:
             left.clear()
         self._ended |= {member["number"] for member in pack["trials"]} - left
+
+    def _compare(self, gpus: float, seconds: float) -> None:
+        """Notes how long a worker took; cores get no more if GPUs have to wait for them."""
+        self._seconds[gpus] = seconds
+        if len(self._seconds) == 2 and self._seconds[0.0] > self._seconds[self._gpus]:
+            self._workers[0.0] = 0
+            core, gpu = self._seconds[0.0], self._seconds[self._gpus]
+            told = (
+                f"only GPUs go on: one took {gpu:.1f} s for its packs, a core {core:.1f} s for one"
+            )
+            print(told, file=sys.stderr, flush=True)
 
     def _propose_part(self) -> dict[str, Any] | None:
         """Proposes the next trials that are to be trained together."""

@@ -55,6 +55,7 @@ class Plan:
         workers: Packs trained at the same time, or "auto".
         cpus_per_worker: Cores a worker.
         gpus_per_worker: GPUs a worker, or "auto".
+        cpu_workers: More workers, without a GPU, beside those with one, or "auto".
         precision: Of matrix products: float32, tf32 or bf16.
         max_failures: How often a pack whose worker died is started again.
         time_budget: Seconds after which the study is ended.
@@ -82,6 +83,7 @@ class Plan:
     workers: int | Literal["auto"] = "auto"
     cpus_per_worker: float = 1.0
     gpus_per_worker: float | Literal["auto"] = "auto"
+    cpu_workers: int | Literal["auto"] = 0
     precision: str = "float32"
     max_failures: int = 2
     time_budget: float | None = None
@@ -256,6 +258,7 @@ def _make_ready(
         plan.cpus_per_worker,
         plan.gpus_per_worker,
         at_most=packing.most_workers(plan.max_evals, plan.default, n_rows, n_features),
+        beside=plan.cpu_workers,
         may_grow=not connection.is_local,
     )
     if plan.precision == "tf32" and not workers.gpus:
@@ -271,7 +274,7 @@ def _make_ready(
     if record is None:
         divided = _packing_of(plan, workers, n_features)
     else:
-        divided = packing.Packing(record.pack_size, record.packs_in_flight)
+        divided = packing.Packing(**record.packing)
     rows = share(dataset)
     return _Ready(loading.result(), encoder, rows, workers, divided, opening, record)
 
@@ -412,6 +415,7 @@ def _packing_of(plan: Plan, workers: machines.Workers, n_features: int) -> Packi
         n_features=n_features,
         device="cuda" if workers.gpus else "cpu",
         memory=memory and int(memory * workers.gpus),
+        beside=workers.beside,
     )
 
 

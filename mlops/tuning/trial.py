@@ -62,8 +62,6 @@ class PackOptions:
     eta: int | None
     min_epochs: int
     threads: int
-    device: str
-    gpu_share: float = 1.0
     precision: str = "float32"
     checkpoint_every: float | None = None
     checkpoints: str | None = None
@@ -93,19 +91,23 @@ class PackTrial(tune.Trainable):
         import torch
 
         torch.set_num_threads(options.threads)
-        if options.device == "cuda":
+        self._device = self._choose_device(config["gpus"])
+        if self._device == "cuda":
             # So that it runs short itself, and takes smaller packs, before its neighbours do.
-            torch.cuda.set_per_process_memory_fraction(options.gpu_share)
+            torch.cuda.set_per_process_memory_fraction(config["gpus"])
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options
-        self._place = _place(options.device)
+        self._place = _place(self._device)
         self._checkpoints: Checkpoints | None = None
         if options.checkpoints is not None and options.checkpoint_every is not None:
             self._checkpoints = Checkpoints(
                 options.checkpoints, options.checkpoint_every, self._rows
             )
         self._start(config)
+
+    def _choose_device(self, gpus: float) -> str:
+        return "cuda" if gpus else "cpu"
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next pack in the same process, which saves starting one."""
@@ -136,7 +138,7 @@ class PackTrial(tune.Trainable):
         x_train, y_train, x_val, y_val = self._rows
         training = PackTraining(
             list(members.values()),
-            Rows.on(options.device, x_train, y_train, x_val, y_val, self._n_classes),
+            Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes),
             seed=options.seed,
             numbers=list(members),
             metric=options.metric,
@@ -160,7 +162,7 @@ class PackTrial(tune.Trainable):
             "metric": options.metric,
             "eta": options.eta,
             "min_epochs": options.min_epochs,
-            "device": options.device,
+            "device": self._device,
             "precision": options.precision,
             "n_classes": self._n_classes,
             "trials": [[number, member.to_dict()] for number, member in members.items()],

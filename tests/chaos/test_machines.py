@@ -1,17 +1,20 @@
-"""Machines that join and leave in mid-study: the table is the one that nothing happened to."""
+"""Machines that join and leave in mid-study, and machines of two kinds."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from chaos_harness import environment, start_with, table
-from servers import free_port, ray_head, ray_node
+from chaos_harness import TRIALS, environment, start_with, table
+from servers import RayHead, free_port, ray_head, ray_node
+
+from mlops.tracking.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -41,24 +44,49 @@ def switch_off(machine: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
+def join(stack: ExitStack, head: RayHead, *flags: str) -> subprocess.Popen[bytes]:
+    """Starts a machine of a cluster."""
+    flags = ("--address", head.address, *flags)
+    flags += ("--dashboard-agent-listen-port", str(free_port()))
+    return stack.enter_context(ray_node(environment(**OPEN_TO_ALL), *flags))
+
+
+def test_large_packs_for_gpus_and_small_ones_for_cores(tmp_path: Path, uri: str) -> None:
+    with ExitStack() as stack:
+        head = stack.enter_context(ray_head(environment(**OPEN_TO_ALL), cpus=0))
+        join(stack, head, "--num-cpus", "2", "--num-gpus", "1")
+        join(stack, head, "--num-cpus", "1")
+        place = {"RAY_ADDRESS": head.address, **OPEN_TO_ALL}
+        flags = ["--resources.cpu_workers", "1", "--resources.workers", "1"]
+        flags += ["--pack_size", "16"]
+        driver = start_with("TellingTrial", tmp_path, *flags, **place)
+        stack.callback(driver.kill)
+        assert driver.process.wait(200) == 0, driver.said()
+    assert len(table(uri)) == TRIALS
+    store = open_store(uri)
+    tags = [
+        run.data.tags
+        for run in store.client.search_runs([store.experiment_id], "tags.trial LIKE '%'")
+    ]
+    sizes: dict[str, set[int]] = {}
+    for (device, _), size in Counter((tag["device"], tag["pack"]) for tag in tags).items():
+        sizes.setdefault(device, set()).add(size)
+    assert sizes["0 GPUs"] == {1}
+    assert max(sizes["1 GPUs"]) == 16
+
+
 def test_a_machine_joins_and_the_first_one_leaves(
     tmp_path: Path, uri: str, undisturbed: dict[int, Any]
 ) -> None:
     """The study begins with one worker of its two; it ends with the other one alone."""
     with ExitStack() as stack:
         head = stack.enter_context(ray_head(environment(**OPEN_TO_ALL), cpus=0))
-
-        def join() -> subprocess.Popen[bytes]:
-            flags = ["--address", head.address, "--num-cpus", "1"]
-            flags += ["--dashboard-agent-listen-port", str(free_port())]
-            return stack.enter_context(ray_node(environment(**OPEN_TO_ALL), *flags))
-
-        first = join()
+        first = join(stack, head, "--num-cpus", "1")
         driver = start_with("LeisurelyTrial", tmp_path, RAY_ADDRESS=head.address, **OPEN_TO_ALL)
         stack.callback(driver.kill)
         wait_until_it_trains(first)
         assert " of 2 workers fit the cluster now" in driver.said()
-        second = join()
+        second = join(stack, head, "--num-cpus", "1")
         wait_until_it_trains(second)
         assert driver.process.poll() is None
         switch_off(first)

@@ -39,6 +39,10 @@ class Cluster:
     def server(self) -> str:
         return f"http://127.0.0.1:{self.head.dashboard}"
 
+    @property
+    def client(self) -> str:
+        return f"ray://127.0.0.1:{self.head.client}"
+
 
 def base_environment(folder: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "MLOPS_"))}
@@ -104,9 +108,20 @@ def test_ray_job_submit(cluster: Cluster, folder: Path) -> None:
     assert [*folder.glob("home/mlruns/**/weights.safetensors")]
 
 
+def test_by_ray_client(cluster: Cluster) -> None:
+    environment = {**cluster.environment, "MLFLOW_TRACKING_URI": open_store().uri}
+    done = tune(environment, "--address", cluster.client, "--study", "by-client", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f" at {cluster.server}\n" in done.stderr  # the job server that Ray Client knows
+    assert json.loads(done.stdout)["outcomes"] == {"completed": 2}
+    assert statuses("by-client") == ["FINISHED"] * 3
+
+
 def test_a_job_that_fails_there_fails_here(cluster: Cluster) -> None:
     flags = ["--data.path", "missing.csv", "--data.target", "y"]
-    done = tune(cluster.environment, "--address", cluster.server, *flags)
+    # What is given wins over the environment, though not with Ray's own commands.
+    environment = {**cluster.environment, "RAY_ADDRESS": "http://127.0.0.1:1"}
+    done = tune(environment, "--address", cluster.server, *flags)
     assert done.returncode == 2
     assert "missing.csv" in done.stderr
     assert done.stderr.splitlines()[-1].endswith("must end well, got exit status 2, see above")
@@ -133,12 +148,13 @@ def test_ctrl_c_stops_a_job_there(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("token", ["wrong", "none"])
-@pytest.mark.parametrize("where", ["server", "cluster"])
+@pytest.mark.parametrize("where", ["server", "client", "cluster"])
 def test_who_has_not_the_token_is_not_let_in(
     where: str, token: str, cluster: Cluster, tmp_path: Path
 ) -> None:
     environment = with_token(tmp_path, "other") if token == "wrong" else base_environment(tmp_path)
-    address = cluster.server if where == "server" else cluster.head.address
+    addresses = {"server": cluster.server, "client": cluster.client}
+    address = addresses.get(where, cluster.head.address)
     done = tune(environment, "--address", address, *SMALL)
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]

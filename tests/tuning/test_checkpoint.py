@@ -39,7 +39,7 @@ MEMBERS = {
     6: Hyperparameters((7, 5), batch_size=16, epochs=6, learning_rate=1e30),
     7: Hyperparameters((5, 5), batch_size=16, epochs=6, learning_rate=0.03),
 }
-OPTIONS = PackOptions(8, "val_accuracy", eta=None, min_epochs=2, threads=1, device="cpu")
+OPTIONS = PackOptions(8, "val_accuracy", eta=None, min_epochs=2, threads=1)
 HALVING = replace(OPTIONS, eta=2, metric="val_loss")
 
 
@@ -73,7 +73,7 @@ def config(pack: int = 2, members: dict[int, Hyperparameters] = MEMBERS) -> dict
         {"number": number, "params": member.to_dict(), "duplicate_of": None}
         for number, member in members.items()
     ]
-    return {"pack": pack, "trials": trials, "settled": []}
+    return {"pack": pack, "trials": trials, "settled": [], "gpus": 0.0}
 
 
 def worker(
@@ -84,9 +84,10 @@ def worker(
     n_classes: int = 3,
     pack: dict[str, Any] | None = None,
     every: float | None = 0.0,
+    kind: type[PackTrial] = PackTrial,
 ) -> PackTrial:
     """Makes a worker that writes a checkpoint whenever it can."""
-    made = PackTrial.__new__(PackTrial)
+    made = kind.__new__(kind)
     shared: Any = given or rows()
     options = replace(options, checkpoint_every=every, checkpoints=str(folder))
     made.setup(pack or config(), SharedRows(shared, n_classes), options)
@@ -290,6 +291,11 @@ def test_no_flipped_bit_goes_unnoticed(
         assert len(complaints(caplog)) == flipped
 
 
+class OnAnotherDevice(PackTrial):
+    def _choose_device(self, gpus: float) -> str:
+        return "cpu:0"
+
+
 def with_another_cell() -> tuple[np.ndarray, ...]:
     x_train, *others = rows()
     x_train[7, 2] += 1e-6
@@ -303,7 +309,7 @@ def with_another_cell() -> tuple[np.ndarray, ...]:
         ("metric", {"options": replace(OPTIONS, metric="val_loss")}),
         ("eta", {"options": replace(OPTIONS, eta=2)}),
         ("min_epochs", {"options": replace(OPTIONS, min_epochs=3)}),
-        ("device", {"options": replace(OPTIONS, device="cpu:0")}),
+        ("device", {"kind": OnAnotherDevice}),
         ("rows", {"given": with_another_cell()}),
         ("rows", {"given": tuple(part[:30] for part in rows())}),
         ("n_classes", {"n_classes": 4}),

@@ -44,7 +44,7 @@ def pack(
         }
         for trial in trials
     ]
-    return Pack({"pack": number, "trials": members, "settled": []}, error_file)
+    return Pack({"pack": number, "trials": members, "settled": [], "gpus": 0.0}, error_file)
 
 
 def records(trial: int, *epochs: int) -> list[Report]:
@@ -294,9 +294,9 @@ def trained(
     x = (rng.normal(size=(120, 4)) * 0.1 + y[:, None] * 4 - 2).astype(np.float32)
     monkeypatch.setattr("mlops.tuning.trial.ray.get", lambda rows: rows)
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
-    one = Pack({"pack": 0, "trials": members, "settled": list(settled)})
+    one = Pack({"pack": 0, "trials": members, "settled": list(settled), "gpus": 0.0})
     worker = PackTrial.__new__(PackTrial)
-    options = PackOptions(0, "val_accuracy", eta=None, min_epochs=5, threads=1, device="cpu")
+    options = PackOptions(0, "val_accuracy", eta=None, min_epochs=5, threads=1)
     worker.setup(one.config, SharedRows(rows, 2), options)
     reports = [worker.step()]
     while not reports[-1]["done"]:

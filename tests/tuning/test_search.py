@@ -70,7 +70,8 @@ def make(
 def report_of(pack: Params, score: Score) -> Params:
     """The last report of a pack as the searcher gets it."""
     trained = [trial for trial in pack["trials"] if trial["duplicate_of"] is None]
-    return {"scores": [[t["number"], score(t["params"])] for t in trained], "done": True}
+    scores = [[t["number"], score(t["params"])] for t in trained]
+    return {"scores": scores, "done": True, "time_total_s": 1.0}
 
 
 def drive(
@@ -459,6 +460,65 @@ def test_an_extended_study_keeps_the_packs_that_its_end_had_cut() -> None:
     assert numbers == [[10, 11], [12, 13, 14, 15], [16]]
     assert [pack["pack"] for pack in extended] == [2, 3, 4]
     assert trials_of(extended) == trials_of(drive(make(max_evals=17, **options)))[10:]
+
+
+SMALL_AND_LARGE = Packing(2, 14, packs_a_gpu=4)
+
+
+@pytest.mark.parametrize("algorithm", ["hyperopt", "optuna"])
+def test_who_trains_a_pack_does_not_change_the_search(algorithm: str) -> None:
+    options: dict[str, Any] = {"algorithm": algorithm, "max_evals": 61, "initial_points": 5}
+    alike = drive(make(packing=Packing(2, 14), **options))
+    by_chance = set()
+    for shuffle in range(6):
+        mixed = make(packing=SMALL_AND_LARGE, workers=2, gpus=0.5, beside=3, **options)
+        packs = drive(mixed, order=random.Random(shuffle))
+        ordered = sorted(trials_of(packs), key=lambda trial: trial["number"])
+        assert ordered == trials_of(alike)
+        sizes = {gpus: {len(p["trials"]) for p in packs if p["gpus"] == gpus} for gpus in (0.5, 0)}
+        assert max(sizes[0.5]) == 8
+        assert max(sizes[0]) == 2
+        by_chance.add(str(packs))
+    assert len(by_chance) > 1
+
+
+def test_workers_of_both_kinds_have_no_more_than_they_can_train() -> None:
+    search = make(max_evals=100, packing=SMALL_AND_LARGE, workers=2, gpus=1.0, beside=3)
+    packs = []
+    while isinstance(pack := search.suggest(f"trial-{len(packs)}"), dict):
+        packs.append(pack)
+    assert [(pack["gpus"], pack["pack"], len(pack["trials"])) for pack in packs] == [
+        (1.0, 0, 8), (1.0, 4, 8), (0.0, 8, 2), (0.0, 9, 2), (0.0, 10, 2)
+    ]  # fmt: skip
+    search.on_trial_complete("trial-3", report_of(packs[3], bowl))
+    assert search.suggest("next")["gpus"] == 0.0
+    search.on_trial_complete("trial-0", report_of(packs[0], bowl))
+    # Three packs had been proposed by then; the fourth depends on pack 1 of the first eight.
+    large = search.suggest("large")
+    assert (large["gpus"], large["pack"], len(large["trials"])) == (1.0, 12, 8)
+
+
+@pytest.mark.parametrize(("seconds", "goes_on"), [(0.5, True), (1.0, True), (1.5, False)])
+def test_a_core_that_would_make_gpus_wait_gets_no_more(
+    seconds: float, goes_on: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = make(max_evals=100, packing=SMALL_AND_LARGE, workers=1, gpus=1.0, beside=1)
+    large, small = search.suggest("large"), search.suggest("small")
+    search.on_trial_complete("large", report_of(large, bowl))
+    search.on_trial_complete("small", {**report_of(small, bowl), "time_total_s": seconds})
+    assert search.suggest("large again")["gpus"] == 1.0
+    assert (search.suggest("small again") is not None) == goes_on
+    assert ("only GPUs go on: one took 1.0 s" in capsys.readouterr().err) != goes_on
+
+
+def test_trials_of_a_large_pack_that_dies_are_tried_by_anybody() -> None:
+    search = make(max_evals=16, packing=SMALL_AND_LARGE, workers=1, gpus=1.0, beside=1)
+    large, small = search.suggest("large"), search.suggest("small")
+    search.on_trial_complete("large", error=True)
+    search.on_trial_complete("small", report_of(small, bowl))
+    alone = [search.suggest("alone, on a GPU"), search.suggest("alone, on a core")]
+    assert [pack["gpus"] for pack in alone] == [1.0, 0.0]
+    assert [pack["trials"] for pack in alone] == [[trial] for trial in large["trials"][:2]]
 
 
 def test_what_is_not_proposed_as_before_is_refused() -> None:
