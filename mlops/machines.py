@@ -6,7 +6,7 @@ import math
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,7 +35,15 @@ class Workers:
     beside: int = 0
 
 
+def resources() -> list[Mapping[str, float]]:
+    """Returns what each machine of the connected cluster has, as Ray names it."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def workers(
+    machines: Sequence[Mapping[str, float]],
     count: int | Literal["auto"],
     cpus: float,
     gpus: float | Literal["auto"],
@@ -44,12 +52,13 @@ def workers(
     beside: int | Literal["auto"] = 0,
     may_grow: bool = False,
 ) -> Workers:
-    """Divides the connected cluster among workers.
+    """Divides machines among workers.
 
     Args:
+        machines: What each has.
         count: Workers, or "auto" for as many as fit and pay.
         cpus: Cores a worker.
-        gpus: GPUs a worker, at most 1; "auto" is 1 where the cluster has any, else 0.
+        gpus: GPUs a worker, at most 1; "auto" is 1 where there is any, else 0.
         at_most: How many pay.
         beside: More workers, without a GPU, beside those with one; "auto" for as many as pay and
             fit the machines that have none.
@@ -58,13 +67,10 @@ def workers(
     Raises:
         InputError: If they do not fit.
     """
-    import ray
-
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = {name: sum(m.get(name, 0.0) for m in machines) for name in ("CPU", "GPU")}
+    have = f"{total['CPU']:g} cores and {total['GPU']:g} GPUs"
     if gpus == "auto":
         gpus = 1.0 if total["GPU"] >= 1 else 0.0
-    have = f"{total['CPU']:g} cores and {total['GPU']:g} GPUs"
 
     def check(wanted: int, fitting: int, gpus: float, may_grow: bool) -> None:
         if wanted > fitting and not may_grow:
@@ -79,12 +85,12 @@ def workers(
     fitting = fitting_workers(machines, cpus, gpus)
     wanted = max(1, min(fitting, at_most)) if count == "auto" else count
     check(wanted, fitting, gpus, may_grow and count != "auto")
-    if not gpus and beside not in (0, "auto"):
-        raise InputError(
-            f"resources.cpu_workers: must have workers with a GPU beside them, got {beside} and "
-            f"{have}; ask for workers instead"
-        )
     if not gpus:
+        if beside not in (0, "auto"):
+            raise InputError(
+                f"resources.cpu_workers: must be beside workers with a GPU, got {beside} and "
+                f"{have}; ask for workers instead, or name gpus_per_worker for GPUs to come"
+            )
         return Workers(wanted, cpus, gpus)
     fitting = fitting_workers([m for m in machines if not m.get("GPU")], cpus, 0.0)
     more = max(0, min(fitting, at_most - wanted)) if beside == "auto" else beside

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlops import flags
 from mlops.errors import InputError
-from mlops.machines import _gpu_memory, fitting_workers
+from mlops.machines import Workers, _gpu_memory, fitting_workers, workers
 from mlops.settings.study import TuneSettings
 
 CPUS_ALONE = {"CPU": 8.0, "memory": 1e9}
@@ -35,6 +36,58 @@ def test_workers_that_fit(
     machines: list[dict[str, float]], cpus: float, gpus: float, fitting: int
 ) -> None:
     assert fitting_workers(machines, cpus, gpus) == fitting
+
+
+BOTH = [CPUS_ALONE, TWO_GPUS, MANY_GPUS]
+
+
+@pytest.mark.parametrize(
+    ("machines", "given", "expected"),
+    [
+        ([CPUS_ALONE], {"count": "auto", "beside": "auto"}, (8, 0.0, 0)),
+        ([CPUS_ALONE], {"count": "auto", "at_most": 3}, (3, 0.0, 0)),
+        (BOTH, {"count": "auto"}, (6, 1.0, 0)),
+        (BOTH, {"count": "auto", "beside": "auto"}, (6, 1.0, 8)),  # not on machines with GPUs
+        (BOTH, {"count": "auto", "beside": "auto", "at_most": 9}, (6, 1.0, 3)),
+        (BOTH, {"count": 2, "beside": "auto", "at_most": 1}, (2, 1.0, 0)),
+        (BOTH, {"count": 2, "gpus": 0.5, "beside": 5}, (2, 0.5, 5)),
+        (BOTH, {"count": "auto", "gpus": 0.0}, (20, 0.0, 0)),
+        ([TWO_GPUS], {"count": 2, "beside": 4, "may_grow": True}, (2, 1.0, 4)),
+        ([], {"count": 8, "gpus": 1.0, "beside": 4, "may_grow": True}, (8, 1.0, 4)),
+    ],
+)
+def test_machines_are_divided(
+    machines: list[dict[str, float]], given: dict[str, Any], expected: tuple[int, float, int]
+) -> None:
+    count, gpus, beside = expected
+    options = {"cpus": 1.0, "gpus": "auto", "at_most": 100, **given}
+    assert workers(machines, **options) == Workers(count, 1.0, gpus, beside)
+
+
+@pytest.mark.parametrize(
+    ("machines", "given", "complaint"),
+    [
+        ([CPUS_ALONE], {"count": 9}, "resources: 9 workers of 1 cores and 0 GPUs must fit .* 8 c"),
+        ([], {"count": "auto", "may_grow": True}, "resources: 1 workers .* got 0 cores and 0 GPUs"),
+        (
+            [CPUS_ALONE],
+            {"count": 1, "gpus": 1.0},
+            "resources: 1 workers of 1 cores and 1 GPUs must",
+        ),
+        ([TWO_GPUS], {"count": 2, "beside": 1}, "resources: 1 workers of 1 cores and 0 GPUs must"),
+        (
+            [CPUS_ALONE],
+            {"count": 2, "beside": 1},
+            r"resources\.cpu_workers: must be beside .* got 1",
+        ),
+    ],
+)
+def test_workers_that_do_not_fit_are_refused(
+    machines: list[dict[str, float]], given: dict[str, Any], complaint: str
+) -> None:
+    options = {"cpus": 1.0, "gpus": "auto", "at_most": 100, **given}
+    with pytest.raises(InputError, match=complaint):
+        workers(machines, **options)
 
 
 @pytest.mark.parametrize("gpus", ["-0.5", "2", "1.5", "nan", "some"])

@@ -93,7 +93,7 @@ class RayWorkers:
     def __init__(self, count: int | Literal["auto"], cpus: float) -> None:
         import ray
 
-        workers = machines.workers(count, cpus, 0.0, at_most=MOST_WORKERS)
+        workers = machines.workers(machines.resources(), count, cpus, 0.0, at_most=MOST_WORKERS)
         self.ahead = AHEAD * workers.count
         self._task = ray.remote(num_cpus=workers.cpus)(score_buffer)
         # They import what they need while the driver reads the model.

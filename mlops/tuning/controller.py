@@ -44,7 +44,10 @@ class PackController(TuneController):
 
         That a worker has died between two packs is noticed when it gets the next one: Tune starts
         that pack again, then hears that it could not be handed over, and would give it up for good.
+        It is no failure of that pack, which may be handed to all idle workers of a lost machine.
         """
+        if trial in self._resetting_trials and isinstance(exception, RayActorError):
+            trial.run_metadata.num_failures -= 1
         self._resetting_trials.discard(trial)
         is_waiting = trial.status == Trial.PENDING and trial not in self._trial_to_actor
         if not (is_waiting and isinstance(exception, RayActorError)):

@@ -254,6 +254,7 @@ def _make_ready(
     encoder, dataset = preparing.result()
     n_rows, n_features = dataset.x_train.shape
     workers = machines.workers(
+        machines.resources(),
         plan.workers,
         plan.cpus_per_worker,
         plan.gpus_per_worker,

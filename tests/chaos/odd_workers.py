@@ -49,6 +49,15 @@ class UnluckyTrial(PackTrial):
         return report
 
 
+class ShortLivedTrial(PackTrial):
+    """Dies when it is to take its second pack, three times."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if any(happens(f"idle, {n}") for n in range(3)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset_config(new_config)
+
+
 def happens(mishap: str) -> bool:
     """Whether it is the first time."""
     try:

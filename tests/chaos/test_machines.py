@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections import Counter
@@ -22,10 +23,10 @@ OPEN_TO_ALL = {"RAY_AUTH_MODE": "disabled"}
 
 
 def trains(machine: subprocess.Popen[bytes]) -> bool:
-    """Whether a machine has a worker with a pack; Tune calls it by another name."""
+    """Whether a machine has a worker with a pack."""
     for process in psutil.Process(machine.pid).children(recursive=True):
         with suppress(psutil.Error):  # it has just ended
-            if "Inner.train" in " ".join(process.cmdline()):
+            if re.match(r"ray::\S+\.train", " ".join(process.cmdline())):
                 return True
     return False
 
@@ -53,12 +54,11 @@ def join(stack: ExitStack, head: RayHead, *flags: str) -> subprocess.Popen[bytes
 
 def test_large_packs_for_gpus_and_small_ones_for_cores(tmp_path: Path, uri: str) -> None:
     with ExitStack() as stack:
-        head = stack.enter_context(ray_head(environment(**OPEN_TO_ALL), cpus=0))
-        join(stack, head, "--num-cpus", "2", "--num-gpus", "1")
-        join(stack, head, "--num-cpus", "1")
+        head = stack.enter_context(ray_head(environment(**OPEN_TO_ALL), cpus=1))
+        join(stack, head, "--num-cpus", "1", "--num-gpus", "1")
         place = {"RAY_ADDRESS": head.address, **OPEN_TO_ALL}
         flags = ["--resources.cpu_workers", "1", "--resources.workers", "1"]
-        flags += ["--pack_size", "16"]
+        flags += ["--resources.gpus_per_worker", "1", "--pack_size", "16"]
         driver = start_with("TellingTrial", tmp_path, *flags, **place)
         stack.callback(driver.kill)
         assert driver.process.wait(200) == 0, driver.said()

@@ -58,6 +58,19 @@ def test_workers_that_stand_still_or_die_between_packs(
     assert table(uri) == undisturbed
 
 
+def test_workers_that_died_idle_do_not_count(
+    undisturbed: dict[int, Any], tmp_path: Path, uri: str
+) -> None:
+    """As those of a machine that is lost: a pack might be handed to one after the other."""
+    mishaps = tmp_path / "mishaps"
+    mishaps.mkdir()
+    driver = start_with("ShortLivedTrial", tmp_path, "--max_failures", "0", CHAOS=str(mishaps))
+    assert driver.process.wait(300) == 0, driver.said()
+    assert len([*mishaps.iterdir()]) == 3
+    assert "is started again" in driver.said()
+    assert table(uri) == undisturbed
+
+
 def test_poisonous_trials_take_no_neighbour_with_them(
     undisturbed: dict[int, Any], tmp_path: Path, uri: str
 ) -> None:

@@ -31,7 +31,7 @@ SIZE = "--num-cpus=1 --memory=2000000000 --object-store-memory=200000000"
 TRIALS, EPOCHS = 60, 100
 STUDY = f"--study three-hosts --max_evals {TRIALS} --epochs {EPOCHS} --pack_size 6 "
 STUDY += "--resources.workers 3 --data.synthetic.n_samples 20000"
-# With so many trials pruned all hosts have had some, and have not ended their first pack.
+# With so many trials ended all hosts have had some.
 ENOUGH = 10
 # A host that was cut off counts as lost by then.
 NOTICED_SECONDS = 45
@@ -121,6 +121,10 @@ def of_ray(host: Host) -> list[str]:
     return [line for line in lines if re.search(r"\bray::|/site-packages/ray/|ray_jobs", line)]
 
 
+def has_a_pack(host: Host) -> bool:
+    return any(re.match(r"ray::\S+\.train", line) for line in of_ray(host))
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if reason := missing():
@@ -190,7 +194,8 @@ def test_a_study_loses_two_hosts_and_is_whole(cluster: Cluster, tunnel: None) ->
         for line in driver.stderr:
             said += line
             progress = re.match(r"(\d+)/\d+ trials", line)
-            if not lost_at and progress and int(progress[1]) >= ENOUGH:
+            enough = progress and int(progress[1]) >= ENOUGH
+            if not lost_at and enough and has_a_pack(off) and has_a_pack(cut):
                 off.power_off()
                 cut.cut_off()
                 lost_at = time.monotonic()
@@ -203,6 +208,7 @@ def test_a_study_loses_two_hosts_and_is_whole(cluster: Cluster, tunnel: None) ->
         result = json.loads(driver.stdout.read())
     print(f"{active_nodes(cluster.head)} hosts were there in the end")
     assert driver.wait() == 0, said
+    assert lost_at, said
     assert len(noticed) == 2, said
     # It may have to wait for the host that is left.
     assert again.keys() == noticed.keys()
