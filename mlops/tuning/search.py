@@ -160,7 +160,7 @@ class PackSearch(Searcher):
 
     def _propose_ahead(self) -> None:
         """Proposes what a worker may take at once."""
-        while not self._alone and len(self._proposed) < self._packing.packs_a_gpu:
+        while len(self._proposed) < self._packing.packs_a_gpu:
             pack = self._propose_part()
             if pack is None:
                 return
@@ -195,7 +195,7 @@ class PackSearch(Searcher):
         if result is not None:
             self.on_trial_result(trial_id, result)
             if self._gpus and self._workers[0.0] and not error:
-                self._compare(pack["gpus"], result["time_total_s"])
+                self._compare(pack, result["time_total_s"])
         left = set(trained(pack)) - self._scores.keys()
         if error and is_tried_in_parts(pack):
             alone = [member for member in pack["trials"] if member["number"] in left]
@@ -204,15 +204,16 @@ class PackSearch(Searcher):
             left.clear()
         self._ended |= {member["number"] for member in pack["trials"]} - left
 
-    def _compare(self, gpus: float, seconds: float) -> None:
-        """Notes how long a worker took; cores get no more if GPUs have to wait for them."""
-        self._seconds[gpus] = seconds
-        if len(self._seconds) == 2 and self._seconds[0.0] > self._seconds[self._gpus]:
+    def _compare(self, pack: Mapping[str, Any], seconds: float) -> None:
+        """Notes how long a whole pack took; cores get no more if GPUs have to wait for them."""
+        whole = self._packing.pack_size * (self._packing.packs_a_gpu if pack["gpus"] else 1)
+        if len(pack["trials"]) < whole:
+            return
+        self._seconds[pack["gpus"]] = seconds
+        core, gpu = self._seconds.get(0.0), self._seconds.get(self._gpus)
+        if core is not None and gpu is not None and core > gpu:
             self._workers[0.0] = 0
-            core, gpu = self._seconds[0.0], self._seconds[self._gpus]
-            told = (
-                f"only GPUs go on: one took {gpu:.1f} s for its packs, a core {core:.1f} s for one"
-            )
+            told = f"cores get no more packs: one took {core:.1f} s for its, a GPU {gpu:.1f} s"
             print(told, file=sys.stderr, flush=True)
 
     def _propose_part(self) -> dict[str, Any] | None:

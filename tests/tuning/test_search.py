@@ -502,13 +502,19 @@ def test_workers_of_both_kinds_have_no_more_than_they_can_train() -> None:
 def test_a_core_that_would_make_gpus_wait_gets_no_more(
     seconds: float, goes_on: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search = make(max_evals=100, packing=SMALL_AND_LARGE, workers=1, gpus=1.0, beside=1)
+    options: dict[str, Any] = {"workers": 1, "gpus": 1.0, "beside": 1}
+    search = make(max_evals=100, packing=SMALL_AND_LARGE, ends=[11], **options)
     large, small = search.suggest("large"), search.suggest("small")
     search.on_trial_complete("large", report_of(large, bowl))
+    next_one = search.suggest("cut")
+    assert (next_one["gpus"], len(next_one["trials"])) == (1.0, 6)
+    search.on_trial_complete("cut", {**report_of(next_one, bowl), "time_total_s": 0.1})
     search.on_trial_complete("small", {**report_of(small, bowl), "time_total_s": seconds})
     assert search.suggest("large again")["gpus"] == 1.0
     assert (search.suggest("small again") is not None) == goes_on
-    assert ("only GPUs go on: one took 1.0 s" in capsys.readouterr().err) != goes_on
+    assert (
+        "cores get no more packs: one took 1.5 s for its, a GPU 1.0 s" in capsys.readouterr().err
+    ) != goes_on
 
 
 def test_trials_of_a_large_pack_that_dies_are_tried_by_anybody() -> None:
