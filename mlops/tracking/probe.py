@@ -50,6 +50,8 @@ def check_server(uri: str, timeout: float) -> None:
     if status in (401, 403):
         remedy = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
         remedy += "MLFLOW_TRACKING_TOKEN"
+    if b"Invalid Host" in content:
+        remedy = "it does not go by that name: start it with that one among its --allowed_hosts"
     if status != 200 and not (status == 404 and b"error_code" in content):
         raise TrackingError(
             f"the tracking server must answer as MLflow does, got HTTP {status} from "

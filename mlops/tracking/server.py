@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.request import urlopen
 
+import psutil
+
 from mlops.errors import InputError, RecordError, first_line
 from mlops.files import is_uri
 
@@ -32,6 +34,9 @@ from mlops.files import is_uri
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 SHORTEST_PASSWORD = 12
+# By these names, besides this machine's own, clients may call it unless told otherwise.
+PRIVATE = ["localhost", "127.0.0.1", "[::1]", "10.*", "192.168.*"]
+PRIVATE += [f"172.{number}.*" for number in range(16, 32)]
 # PostgreSQL does not run as root; Debian's packages make the first of these users.
 USERS = ("postgres", "nobody")
 
@@ -49,7 +54,7 @@ class Server:
         authentication: Let in who has a name and a password; the first one, the administrator, is
             `MLFLOW_TRACKING_USERNAME` with `MLFLOW_TRACKING_PASSWORD`.
         allowed_hosts: Names by which clients may call it, separated by commas; by default this
-            machine's private addresses and localhost.
+            machine's name and addresses, private addresses and localhost.
         workers: Processes that answer.
     """
 
@@ -80,18 +85,47 @@ def serve(server: Server) -> NoReturn:
     _check(server)
     folder = Path(server.folder).expanduser().absolute()
     with ExitStack() as stack:
-        stack.enter_context(_held(folder))
-        database = server.database or stack.enter_context(_postgresql(folder))
-        environment = _environment(folder, database, account)
-        command = _command(server, folder, database)
-        log = folder / "mlflow.log"
-        process = stack.enter_context(_child(command, log, signal.SIGTERM, environment))
-        _wait_until_it_answers(server, process, log)
+        with _explained(folder):
+            children = _start(server, folder, account, stack)
         print(f"serving the record on {server.uri}, kept in {folder}", file=sys.stderr)
         print(f"clients: export MLFLOW_TRACKING_URI={_for_clients(server)}", file=sys.stderr)
         sys.stderr.flush()
-        status = process.wait()
-        raise RecordError(f"mlflow server must go on, got exit status {status}; see {log}")
+        while True:
+            for child in children:
+                if (status := child.process.poll()) is not None:
+                    raise RecordError(
+                        f"{child.name} must go on, got exit status {status}; see {child.log}, and "
+                        "start this job again: the record is kept"
+                    )
+            time.sleep(0.5)
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A program that this process has started."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def _start(
+    server: Server, folder: Path, account: Mapping[str, str], stack: ExitStack
+) -> list[_Child]:
+    """Starts what serves, to be ended with the stack."""
+    stack.enter_context(_held(folder))
+    database, children = server.database, []
+    if database is None:
+        database, child = stack.enter_context(_postgresql(folder))
+        children.append(child)
+    environment = _environment(folder, database, account)
+    command = _command(server, folder)
+    log = folder / "mlflow.log"
+    # Where this process is: the path of an SQLite file may be relative.
+    process = stack.enter_context(_child(command, log, signal.SIGTERM, environment, Path.cwd()))
+    children.append(_Child("mlflow server", process, log))
+    _wait_until_it_answers(server, process, log)
+    return children
 
 
 def _account(server: Server) -> dict[str, str]:
@@ -121,11 +155,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check(server: Server) -> None:
-    if is_uri(server.artifacts or "") and importlib.util.find_spec("boto3") is None:
-        raise InputError(
-            f"artifacts: {server.artifacts} must have its client installed, got none; "
-            "`pip install boto3`"
-        )
+    _check_artifacts(server.artifacts)
     if server.database is not None:
         _check_database(server.database)
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
@@ -138,6 +168,18 @@ def _check(server: Server) -> None:
                 f"host, port: must be free to listen on, got {server.uri} ({error.strerror}); "
                 "choose another --port"
             ) from error
+
+
+def _check_artifacts(place: str | None) -> None:
+    if is_uri(place or ""):
+        if not str(place).startswith("s3://"):
+            raise InputError(
+                f"artifacts: must be a folder or s3://BUCKET/PATH, got {place}; name one of these"
+            )
+        if importlib.util.find_spec("boto3") is None:
+            raise InputError(
+                f"artifacts: {place} must have its client installed, got none; `pip install boto3`"
+            )
 
 
 def _check_database(uri: str) -> None:
@@ -158,17 +200,21 @@ def _check_database(uri: str) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps other servers out of it."""
+def _explained(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("wb")
+        yield
     except OSError as error:
         raise InputError(
-            f"folder: must be one that can be written, got {folder} ({error.strerror}); name "
-            "another"
+            f"folder: must be one that can be written, got {error.filename or folder} "
+            f"({error.strerror}); name another"
         ) from error
-    with file:
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps other servers out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -180,8 +226,8 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
-    """Runs PostgreSQL with its data in the folder; yields the URI of its database."""
+def _postgresql(folder: Path) -> Iterator[tuple[str, _Child]]:
+    """Runs PostgreSQL with its data in the folder; yields the URI of its database too."""
     data, log = folder / "postgresql", folder / "postgresql.log"
     user = _other_user()
     as_user = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"]
@@ -201,7 +247,8 @@ def _postgresql(folder: Path) -> Iterator[str]:
             ready = [_program("pg_isready"), "--quiet", "--host", str(sockets)]
             while subprocess.run(ready, check=False).returncode:
                 _check_start("PostgreSQL", process, log, deadline)
-            yield f"postgresql+psycopg://mlops@/postgres?host={sockets}"
+            uri = f"postgresql+psycopg://mlops@/postgres?host={sockets}"
+            yield uri, _Child("PostgreSQL", process, log)
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
 
@@ -293,21 +340,55 @@ def _write_secret(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _command(server: Server, folder: Path, database: str) -> list[str]:
+def _command(server: Server, folder: Path) -> list[str]:
     artifacts = server.artifacts or str(folder / "artifacts")
+    if not is_uri(artifacts):
+        path = Path(artifacts).expanduser().absolute()
+        path.mkdir(parents=True, exist_ok=True)
+        artifacts = str(path)
     command = [sys.executable, "-m", "mlflow", "server", "--host", server.host]
     command += ["--port", str(server.port), "--workers", str(server.workers)]
     command += ["--artifacts-destination", artifacts]
     if server.authentication:
         command += ["--app-name", "basic-auth"]
-    if server.allowed_hosts is not None:
-        command += ["--allowed-hosts", server.allowed_hosts]
-    return command
+    return [*command, *_guards(server)]
+
+
+def _guards(server: Server) -> list[str]:
+    """Returns flags that say by what names clients may call it, and whose pages may change it.
+
+    MLflow knows private addresses alone, and of pages only those of this machine's own browser.
+    """
+    names = [_for_clients(server).removeprefix("http://").rpartition(":")[0], *_addresses()]
+    hosts = [*PRIVATE, *names]
+    if server.allowed_hosts:
+        hosts = names = [name.strip() for name in server.allowed_hosts.split(",")]
+    pages = _with_ports([name for name in names if name != "*"])
+    origins = [f"{scheme}://{page}" for page in pages for scheme in ("http", "https")]
+    flags = ["--allowed-hosts", ",".join(_with_ports(hosts))]
+    return [*flags, "--cors-allowed-origins", ",".join(origins)]
+
+
+def _with_ports(names: list[str]) -> list[str]:
+    """Returns names as they are, and as patterns of them with any port."""
+    return [*names, *(f"{name.replace('[', '[[]')}:*" for name in names)]
+
+
+def _addresses() -> list[str]:
+    """Returns this machine's addresses, as a URL has them."""
+    found = [address for network in psutil.net_if_addrs().values() for address in network]
+    four = [address.address for address in found if address.family == socket.AF_INET]
+    six = [address.address for address in found if address.family == socket.AF_INET6]
+    return [*four, *(f"[{address.partition('%')[0]}]" for address in six)]
 
 
 @contextmanager
 def _child(
-    command: list[str], log: Path, how_to_end: signal.Signals, environment: Mapping[str, str]
+    command: list[str],
+    log: Path,
+    how_to_end: signal.Signals,
+    environment: Mapping[str, str],
+    cwd: str | Path = "/",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program in a session of its own; it ends with the block, and with this process."""
     if shutil.which("setpriv"):
@@ -317,7 +398,7 @@ def _child(
     with log.open("ab") as stream:
         process = subprocess.Popen(
             command,
-            cwd="/",
+            cwd=cwd,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=stream,

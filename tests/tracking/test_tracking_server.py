@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -58,16 +59,21 @@ class Job:
             self.said += line
             if line.startswith("clients:"):
                 break
+        self.needs = 2 if "--database" in flags else 4
         self.family = psutil.Process(self.process.pid).children(recursive=True)
 
     def end(self, how: signal.Signals) -> int:
         """Ends it; all that it has started must be gone soon."""
         self.process.send_signal(how)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Waits until it has ended, with all that it has started."""
         assert self.process.stderr is not None
         self.said += self.process.stderr.read()
         self.process.stderr.close()
         status = self.process.wait(60)
-        assert len(self.family) > 3
+        assert len(self.family) >= self.needs
         _, alive = psutil.wait_procs(self.family, timeout=20)
         assert not alive
         return status
@@ -83,9 +89,9 @@ def serving(folder: Path, *flags: str, **variables: str) -> Iterator[Job]:
             job.end(signal.SIGTERM)
 
 
-def status_of(uri: str, **headers: str) -> int:
+def status_of(uri: str, data: bytes | None = None, **headers: str) -> int:
     try:
-        with urlopen(Request(uri, headers=headers), timeout=20) as answer:
+        with urlopen(Request(uri, data, headers), timeout=20) as answer:
             return int(answer.status)
     except HTTPError as error:
         with error:
@@ -129,11 +135,42 @@ def test_the_record_outlives_the_server_whatever_ends_it(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_server_without_its_database_ends(folder: Path) -> None:
+    with serving(folder) as job:
+        (postgresql,) = [each for each in job.family if "listen_addresses=" in each.cmdline()]
+        postgresql.kill()
+        assert job.ended() == 1
+        assert "error: PostgreSQL must go on, got exit status -9; see " in job.said
+        assert "Traceback" not in job.said
+    with serving(folder):
+        pass
+
+
+@pytest.mark.slow
+def test_relative_paths_are_of_the_folder_in_which_it_is_started(tmp_path: Path) -> None:
+    flags = ["--artifacts", "kept", "--database", "sqlite:///kept.db"]
+    with serving(tmp_path / "server", *flags) as job:
+        client = mlflow.MlflowClient(job.uri)
+        run = client.create_run("0")
+        client.log_text(run.info.run_id, "text", "a.txt")
+        assert [*(tmp_path / "kept").rglob("a.txt")]
+        assert (tmp_path / "kept.db").stat().st_size > 0
+
+
+@pytest.mark.slow
 def test_who_has_no_password_is_not_let_in(folder: Path) -> None:
     account = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
     flags = ["--host", "0.0.0.0", "--authentication", "true"]
     with serving(folder, *flags, **account) as job:
         assert status_of(f"{job.uri}/api/2.0/mlflow/experiments/get?experiment_id=0") == 401
+        # By the name that clients are told, and from a page that it has under that name.
+        port = job.uri.rpartition(":")[2]
+        told = f"{socket.gethostname()}:{port}"
+        assert f"clients: export MLFLOW_TRACKING_URI=http://{told}\n" in job.said
+        search = f"{job.uri}/ajax-api/2.0/mlflow/runs/search"
+        assert status_of(search, b"{}", Host=told, Origin=f"http://{told}") == 401
+        assert status_of(search, b"{}", Host=told, Origin="http://evil.example") == 403
+        assert status_of(search, b"{}", Host=f"evil.example:{port}") == 403
         wrong = {**account, "MLFLOW_TRACKING_PASSWORD": "another password"}
         for given in (wrong, {}):
             refused = call("ray_jobs.init_mlflow", MLFLOW_TRACKING_URI=job.uri, **given)
@@ -175,6 +212,7 @@ def test_artifacts_in_an_object_store(folder: Path, monkeypatch: pytest.MonkeyPa
             {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "short"},
             "got a shorter one; set them",
         ),
+        ({"artifacts": "gs://bucket"}, {}, "must be a folder or s3://BUCKET/PATH, got gs://bucket"),
         ({"folder": "/proc/none"}, {}, "folder: must be one that can be written, got /proc/none"),
         (
             {"host": "203.0.113.7", "authentication": True},
@@ -195,6 +233,30 @@ def test_what_cannot_be_served_is_said_in_a_line(
         serve(Server(**{"port": free_port(), **given}))
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_is_no_folder_for_data(tmp_path: Path) -> None:
+    (tmp_path / "postgresql").touch()
+    with pytest.raises(InputError, match=r"folder: must be one .* got .*/postgresql \(File exists"):
+        serve(Server(port=free_port(), folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("given", "hosts", "origins"),
+    [
+        ("mlflow.example.com", ["mlflow.example.com:*"], ["https://mlflow.example.com"]),
+        ("a, [fd00::1]", ["a", "a:*", "[[]fd00::1]:*"], ["http://a:*", "http://[[]fd00::1]:*"]),
+        (None, ["10.*", "127.0.0.1"], ["http://127.0.0.1:*"]),
+    ],
+)
+def test_by_what_names_it_may_be_called(
+    given: str | None, hosts: list[str], origins: list[str]
+) -> None:
+    flags = tracking_server._guards(Server(allowed_hosts=given))
+    said = {flag: text.split(",") for flag, text in zip(flags[::2], flags[1::2], strict=True)}
+    assert {*hosts} <= {*said["--allowed-hosts"]}
+    assert {*origins} <= {*said["--cors-allowed-origins"]}
+    assert not any("10.*" in origin for origin in said["--cors-allowed-origins"])
 
 
 def test_postgresql_must_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
