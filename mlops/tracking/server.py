@@ -1,7 +1,7 @@
 """A tracking server for a team: `mlflow server` over PostgreSQL, on one machine.
 
 Both are children of this process, in a folder that keeps their data, and end with it, also when it
-is killed. PostgreSQL listens on no port, only on a socket in a folder that is closed to others.
+is killed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import fcntl
 import importlib.util
 import os
 import secrets
-import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,16 +26,13 @@ import psutil
 
 from mlops.errors import InputError, RecordError, first_line
 from mlops.files import is_uri
+from mlops.tracking.daemon import Daemon, running
+from mlops.tracking.postgresql import postgresql
 
-# A new database takes ten seconds of migrations, more on a busy machine.
-START_SECONDS = 180.0
-STOP_SECONDS = 30.0
 SHORTEST_PASSWORD = 12
 # By these names, besides this machine's own, clients may call it unless told otherwise.
 PRIVATE = ["localhost", "127.0.0.1", "[::1]", "10.*", "192.168.*"]
 PRIVATE += [f"172.{number}.*" for number in range(16, 32)]
-# PostgreSQL does not run as root; Debian's packages make the first of these users.
-USERS = ("postgres", "nobody")
 
 
 @dataclass(frozen=True)
@@ -86,46 +80,39 @@ def serve(server: Server) -> NoReturn:
     folder = Path(server.folder).expanduser().absolute()
     with ExitStack() as stack:
         with _explained(folder):
-            children = _start(server, folder, account, stack)
+            daemons = _start(server, folder, account, stack)
         print(f"serving the record on {server.uri}, kept in {folder}", file=sys.stderr)
         print(f"clients: export MLFLOW_TRACKING_URI={_for_clients(server)}", file=sys.stderr)
         sys.stderr.flush()
         while True:
-            for child in children:
-                if (status := child.process.poll()) is not None:
+            for daemon in daemons:
+                if (status := daemon.process.poll()) is not None:
                     raise RecordError(
-                        f"{child.name} must go on, got exit status {status}; see {child.log}, and "
-                        "start this job again: the record is kept"
+                        f"{daemon.name} must go on, got exit status {status}; see {daemon.log}, "
+                        "and start this job again: the record is kept"
                     )
             time.sleep(0.5)
 
 
-@dataclass(frozen=True)
-class _Child:
-    """A program that this process has started."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-
 def _start(
     server: Server, folder: Path, account: Mapping[str, str], stack: ExitStack
-) -> list[_Child]:
+) -> list[Daemon]:
     """Starts what serves, to be ended with the stack."""
     stack.enter_context(_held(folder))
-    database, children = server.database, []
+    database, daemons = server.database, []
     if database is None:
-        database, child = stack.enter_context(_postgresql(folder))
-        children.append(child)
+        database, daemon = stack.enter_context(postgresql(folder))
+        daemons.append(daemon)
     environment = _environment(folder, database, account)
     command = _command(server, folder)
-    log = folder / "mlflow.log"
+    log, how_to_end = folder / "mlflow.log", signal.SIGTERM
+    print("starting mlflow server", file=sys.stderr, flush=True)
     # Where this process is: the path of an SQLite file may be relative.
-    process = stack.enter_context(_child(command, log, signal.SIGTERM, environment, Path.cwd()))
-    children.append(_Child("mlflow server", process, log))
-    _wait_until_it_answers(server, process, log)
-    return children
+    started = running("mlflow server", command, log, how_to_end, environment, Path.cwd())
+    daemons.append(stack.enter_context(started))
+    while not _answers(server):
+        daemons[-1].wait()
+    return daemons
 
 
 def _account(server: Server) -> dict[str, str]:
@@ -225,88 +212,6 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _postgresql(folder: Path) -> Iterator[tuple[str, _Child]]:
-    """Runs PostgreSQL with its data in the folder; yields the URI of its database too."""
-    data, log = folder / "postgresql", folder / "postgresql.log"
-    user = _other_user()
-    as_user = ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"]
-    become = as_user if user else []
-    sockets = Path(tempfile.mkdtemp(prefix="mlops-"))  # such a path must be short
-    try:
-        data.mkdir(mode=0o700, exist_ok=True)
-        if user:
-            shutil.chown(data, user)
-            shutil.chown(sockets, user)
-        if not (data / "PG_VERSION").exists():
-            _make_database(become, data)
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-        command = [*become, _program("postgres"), "-D", str(data), *options]
-        with _child(command, log, signal.SIGINT, os.environ) as process:
-            deadline = time.monotonic() + START_SECONDS
-            ready = [_program("pg_isready"), "--quiet", "--host", str(sockets)]
-            while subprocess.run(ready, check=False).returncode:
-                _check_start("PostgreSQL", process, log, deadline)
-            uri = f"postgresql+psycopg://mlops@/postgres?host={sockets}"
-            yield uri, _Child("PostgreSQL", process, log)
-    finally:
-        shutil.rmtree(sockets, ignore_errors=True)
-
-
-def _other_user() -> str | None:
-    """Returns whom PostgreSQL runs as where this process is root's."""
-    if os.getuid():
-        return None
-    import pwd
-
-    for name in USERS:
-        with suppress(KeyError):
-            return pwd.getpwnam(name).pw_name
-    raise InputError(
-        f"user: must be another one than root for PostgreSQL, got no {' and no '.join(USERS)}; "
-        "start it as another user"
-    )
-
-
-def _group(user: str | None) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_gid if user else os.getgid()
-
-
-def _make_database(become: list[str], data: Path) -> None:
-    command = [*become, _program("initdb"), "--pgdata", str(data), "--username=mlops"]
-    # Who may reach the socket is this user, or root.
-    command += ["--auth=trust", "--data-checksums", "--encoding=UTF8", "--no-locale"]
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(
-            f"folder: must be one where PostgreSQL can keep its data, got {data} ({reason}); name "
-            "another, or a --database of your own"
-        )
-
-
-def _program(name: str) -> str:
-    """Finds one of PostgreSQL's programs, which Debian keeps off the path."""
-    found = shutil.which(name)
-    if found is None:
-        newest = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=_version)
-        if not newest:
-            raise InputError(
-                f"database: PostgreSQL must be installed, got no {name}; `apt install postgresql`, "
-                "or name a --database of your own"
-            )
-        found = str(newest[-1])
-    return found
-
-
-def _version(program: Path) -> float:
-    with suppress(ValueError):
-        return float(program.parents[1].name)
-    return 0.0
-
-
 def _environment(folder: Path, database: str, account: Mapping[str, str]) -> dict[str, str]:
     """Returns the server's environment; no secret is on a command line or open to others."""
     kept = {
@@ -382,62 +287,10 @@ def _addresses() -> list[str]:
     return [*four, *(f"[{address.partition('%')[0]}]" for address in six)]
 
 
-@contextmanager
-def _child(
-    command: list[str],
-    log: Path,
-    how_to_end: signal.Signals,
-    environment: Mapping[str, str],
-    cwd: str | Path = "/",
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program in a session of its own; it ends with the block, and with this process."""
-    if shutil.which("setpriv"):
-        # One that is to become another user is told so by the same program, which comes first.
-        become, rest = (command[1:4], command[4:]) if command[0] == "setpriv" else ([], command)
-        command = ["setpriv", *become, f"--pdeathsig={how_to_end.name[3:]}", *rest]
-    with log.open("ab") as stream:
-        process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(how_to_end)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def _wait_until_it_answers(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
-    print("starting mlflow server", file=sys.stderr, flush=True)
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        with suppress(OSError), urlopen(f"{_for_clients(server, here=True)}/health", timeout=5):
-            return
-        _check_start("mlflow server", process, log, deadline)
-
-
-def _check_start(what: str, process: subprocess.Popen[bytes], log: Path, deadline: float) -> None:
-    """Waits a moment.
-
-    Raises:
-        InputError: It has ended, or time is over.
-    """
-    if process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-        return
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing"]
-    raise InputError(f"{what} must start, got: {lines[-1][:300]}; see {log}")
+def _answers(server: Server) -> bool:
+    with suppress(OSError), urlopen(f"{_for_clients(server, here=True)}/health", timeout=5):
+        return True
+    return False
 
 
 def _for_clients(server: Server, here: bool = False) -> str:

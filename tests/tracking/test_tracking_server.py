@@ -22,6 +22,7 @@ import pytest
 from servers import free_port, object_store
 
 from mlops.errors import InputError
+from mlops.tracking import postgresql
 from mlops.tracking import server as tracking_server
 from mlops.tracking.server import Server, serve
 
@@ -33,7 +34,7 @@ PASSWORD = "a long password"
 def folder() -> Iterator[Path]:
     """One that PostgreSQL's user can reach, unlike pytest's, which are closed to others."""
     try:
-        tracking_server._program("initdb")
+        postgresql.program("initdb")
     except InputError:
         pytest.skip("PostgreSQL is not installed here")
     made = Path(tempfile.mkdtemp(prefix="mlops-tracking-"))
