@@ -18,6 +18,9 @@ from mlops.errors import TableError, first_line
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+# Google's client would try for a quarter of an hour, deaf to Ctrl-C.
+RETRY_SECONDS = 20.0
+
 
 def is_uri(path: str | Path) -> bool:
     """Tells whether a path names something in an object store."""
@@ -109,6 +112,8 @@ def exists(path: str | Path) -> bool:
 def _object_store(uri: str) -> tuple[FileSystem, str]:
     from pyarrow.fs import FileSystem, LocalFileSystem
 
+    if uri.startswith(("gs://", "gcs://")) and "retry_limit_seconds=" not in uri:
+        uri += f"{'&' if '?' in uri else '?'}retry_limit_seconds={RETRY_SECONDS:g}"
     try:
         store, key = FileSystem.from_uri(uri)
     except ValueError as error:

@@ -14,6 +14,7 @@ import pytest
 from pyarrow.fs import FileSelector, FileSystem
 from servers import free_port, object_store
 
+from mlops import files
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError
 from mlops.files import exists, local_copy, remove, replacing
@@ -123,6 +124,19 @@ def test_storage_is_looked_at_from_every_machine(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"storage: .* must be writable"):
         check_storage(f"{tmp_path}/file/below", cpus=1.0)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("scheme", ["gs", "gcs"])
+def test_google_s_store_that_does_not_answer_is_given_up(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "RETRY_SECONDS", 1.0)
+    nobody = f"scheme=http&endpoint_override=127.0.0.1%3A{free_port()}"
+    expected = r"must be writable, got: .*Retry policy exhausted"
+    uri = f"{scheme}://anonymous@bucket/file?{nobody}"
+    with pytest.raises(TableError, match=expected), replacing(uri) as unfinished:
+        unfinished.write_text("text")
 
 
 @pytest.mark.slow
