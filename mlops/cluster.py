@@ -15,6 +15,9 @@ from mlops.errors import InputError, first_line
 LOCAL = "local"
 # Seconds a cluster may take to accept a connection.
 CONNECT_SECONDS = 10.0
+# How HTTP/2, which Ray speaks, begins: with words of its own, and a frame of settings on each side.
+_SETTINGS = b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + bytes(5)
 
 
 class Connection:
@@ -55,14 +58,16 @@ class Connection:
         print(doing, file=sys.stderr, flush=True)
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            connect_once(address)
+            if not self.is_local:
+                address = _found() if address == "auto" else address
+                greet(address)
             ray.init(
                 address=address,
                 include_dashboard=False if self.is_local else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise _no_cluster(address, error) from error
         # Ray's own ends the process with a dump of the stack.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -84,18 +89,39 @@ class Connection:
             self._opened = False
 
 
-def connect_once(address: str) -> None:
-    """Connects to `HOST:PORT` once, where Ray would try for ever; anything else is let pass.
+def greet(address: str) -> None:
+    """Greets what listens at an address: Ray would go on trying for minutes, whatever it is.
 
     Raises:
-        OSError: Nobody answers there.
+        OSError: It is not `HOST:PORT`, nobody answers, or something else than Ray.
     """
     host, _, port = address.rpartition(":")
-    if host and port.isdecimal():
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        except OverflowError as error:
-            raise OSError(first_line(error)) from error
+    if not host or "/" in host or not port.isdecimal():
+        raise OSError("no HOST:PORT; a job server's http:// is for --address of tune and train")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as server:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            server.settimeout(CONNECT_SECONDS)
+            server.sendall(_GREETING)
+            if server.recv(9)[3:4] != _SETTINGS:
+                raise OSError("something else than Ray listens there")
+    except OverflowError as error:
+        raise OSError(first_line(error)) from error
+
+
+def _found() -> str:
+    """Returns the address of this machine's cluster, which may be gone.
+
+    Raises:
+        ConnectionError: There has been none.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    address: str | None = canonicalize_bootstrap_address("auto")
+    if address is None:
+        raise ConnectionError("none is known on this machine")
+    return address
 
 
 def _no_cluster(address: str, error: Exception) -> InputError:

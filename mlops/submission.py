@@ -16,10 +16,14 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
-from mlops.cluster import authenticate, connect_once
+from mlops.cluster import CONNECT_SECONDS, authenticate, greet
 from mlops.errors import InputError, RemoteJobError, first_line
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ VARIABLES = (
 STOP_SECONDS = 60
 # Seconds until a new cluster takes jobs.
 PATIENCE_SECONDS = 60.0
+# What Ray raises where something else answers.
+_NO_JOB_SERVER = (OSError, HTTPException, RuntimeError, ValueError, LookupError, TypeError)
 
 
 def destination(address: str | None) -> str | None:
@@ -85,27 +91,38 @@ def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[
         details = _follow(client, number, output)
     except KeyboardInterrupt:
         print("stopping the job", file=sys.stderr, flush=True)
-        client.stop_job(number)
+        _stop(client, number)
         _follow(client, number, output)
         raise
     return _result(details, output, number)
 
 
 def _job_server(address: str) -> str:
-    """Returns the URL of a job server; Ray Client is asked for that of its cluster."""
+    """Returns the URL of a job server that answers; Ray Client is asked for that of its cluster."""
     if not address.startswith("ray://"):
+        # Ray would wait for ever; that somebody answers is enough, whatever it is.
+        version = f"{address.rstrip('/')}/api/version"
+        with suppress(HTTPError), urlopen(version, timeout=CONNECT_SECONDS):
+            pass
         return address
-    # Ray would go on trying where nobody listens.
-    connect_once(address.removeprefix("ray://"))
+    greet(address.removeprefix("ray://"))
     from ray.dashboard.utils import ray_client_address_to_api_server_url
 
     logging.getLogger("ray.client_builder").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it warns of it also raises
         url: str = ray_client_address_to_api_server_url(address)
-    # Ray Client makes Ray tell of each file that it sends.
-    logging.getLogger("ray").setLevel(logging.ERROR)
     return url
+
+
+def _stop(client: JobSubmissionClient, number: str) -> None:
+    try:
+        client.stop_job(number)
+    except (OSError, RuntimeError) as error:
+        raise RemoteJobError(
+            f"the job {number} must be within reach to be stopped, got {first_line(error)}; if it "
+            f"goes on, `ray job stop {number}`"
+        ) from error
 
 
 def _check_store(uri: str, address: str) -> None:
@@ -123,6 +140,9 @@ def _connect(address: str) -> JobSubmissionClient:
 
     # RAY_ADDRESS would win over what is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
+    # They tell of each file that is sent, and of each connection that is closed.
+    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     return JobSubmissionClient(address)
 
 
@@ -134,7 +154,7 @@ def _answered(address: str, ask: Callable[[], T]) -> T:
     while True:
         try:
             return ask()
-        except (RayError, RuntimeError, OSError, ValueError) as error:
+        except (*_NO_JOB_SERVER, RayError) as error:
             told = first_line(error)
             if "No available agent" not in str(error) or time.monotonic() > give_up:
                 raise InputError(

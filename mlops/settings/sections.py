@@ -18,12 +18,14 @@ from pydantic import (
     model_validator,
 )
 
+_CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
+
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _of_cluster(value: str | None) -> str | None:
-    if value is None or re.fullmatch(r"auto|local|[^/@\s]+:\d+", value):
+    if value is None or _CLUSTER.fullmatch(value):
         return value
     raise ValueError(
         f"must be auto or HOST:PORT, got {value!r}; leave it out to use this machine alone"
@@ -33,7 +35,12 @@ def _of_cluster(value: str | None) -> str | None:
 def _of_cluster_or_job_server(value: str | None) -> str | None:
     if value is not None and re.fullmatch(r"https?://[^/@\s]+/?|ray://[^/@\s]+:\d+", value):
         return value
-    return _of_cluster(value)
+    if value is None or _CLUSTER.fullmatch(value):
+        return value
+    raise ValueError(
+        f"must be auto, HOST:PORT, http://HOST:PORT or ray://HOST:PORT, got {value!r}; leave it "
+        "out to use this machine alone"
+    )
 
 
 ClusterAddress = Annotated[str | None, AfterValidator(_of_cluster)]

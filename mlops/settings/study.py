@@ -170,6 +170,13 @@ class TuneSettings(StudySettings):
         SearchSpace.parse(value)
         return value
 
+    @field_validator("storage")
+    @classmethod
+    def _with_a_bucket(cls, value: str) -> str:
+        if value.endswith("://"):
+            raise ValueError(f"must be a folder or a URI with a bucket, got {value!r}; add it")
+        return value
+
     @field_validator("defaults")
     @classmethod
     def _known_defaults(cls, value: dict[str, Any]) -> dict[str, Any]:
