@@ -155,7 +155,7 @@ def measure_wide(args: argparse.Namespace) -> tuple[Row, dict[str, Any]]:
     epochs = max(args.epochs // 2, 4)
     members = [
         Hyperparameters(
-            hidden_dims=(256, 256), batch_size=256, epochs=epochs, dropout=0.1 + 0.01 * i
+            hidden_dims=(256, 256), batch_size=256, epochs=epochs, dropout=0.1 + 0.1 * i / n_members
         )
         for i in range(n_members)
     ]

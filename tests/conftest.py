@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from mlops.cluster import Connection
-
 FOREIGN = ("MLFLOW_", "RAY_", "TUNE_")
 
 
@@ -37,6 +35,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for all that runs inside the test process."""
+    # Not above: the tests of `mlops.nn` also run where there is no Ray.
+    from mlops.cluster import Connection
+
     connection = Connection()
     connection.open()
     yield

@@ -181,14 +181,21 @@ class PackedMLP:
             yield slice(start, stop), activations.BY_NAME[name]
             start = stop
 
-    def load_member(self, k: int, mlp: MLP) -> None:
-        """Copies a plain perceptron's weights into member k."""
+    def load_member(self, k: int, mlp: MLP, flat: Tensor | None = None) -> None:
+        """Copies a plain perceptron's weights into member k.
+
+        Args:
+            k: The member.
+            mlp: The perceptron.
+            flat: Parameters to write to instead of the current ones.
+        """
+        weights = self.weights if flat is None else self.by_layer(flat)
         *hidden, output = mlp.linears()
-        for weight, n_in, layer in zip(self.weights, self.inputs, hidden, strict=False):
+        for weight, n_in, layer in zip(weights, self.inputs, hidden, strict=False):
             weight[k, : layer.in_features, : layer.out_features] = layer.weight.detach().T
             weight[k, n_in, : layer.out_features] = layer.bias.detach()
-        self.weights[-1][k, :, : output.in_features] = output.weight.detach()
-        self.weights[-1][k, :, self.inputs[-1]] = output.bias.detach()
+        weights[-1][k, :, : output.in_features] = output.weight.detach()
+        weights[-1][k, :, self.inputs[-1]] = output.bias.detach()
 
     def member_weights(self, k: int, flat: Tensor | None = None) -> dict[str, Tensor]:
         """Returns member k's weights, unpadded, under the names of `MLP.state_dict()`.
