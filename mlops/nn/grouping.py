@@ -28,9 +28,8 @@ class Costs(NamedTuple):
 COSTS = {
     # Measured on one thread of a 2-core AMD EPYC (docs/experiments.md).
     "cpu": Costs(80e-6, 1 / 50e9, 4e-9),
-    # From profiles of one H200 (docs/experiments.md): 22 us of kernels a layer where they are small,
-    # and about a third as much between them; products of widths 256 at 32 TFLOP/s; the rest of such
-    # a step.
+    # From profiles of one H200 (docs/experiments.md): small kernels take 22 us a layer, the gaps
+    # between them are a guess; of steps of widths 256, products and the rest.
     "cuda": Costs(30e-6, 1 / 32e12, 2e-11),
 }
 
