@@ -213,12 +213,12 @@ class PackedMLP:
     def reset(self, generators: Sequence[torch.Generator]) -> None:
         """Draws every member's initial weights from its own generator, as `MLP.reset` does."""
         # On the CPU, and taken to a GPU at once: a copy a tensor is 10x slower.
-        flat = torch.zeros(len(self.parameters))
+        flat = torch.zeros(len(self.parameters), pin_memory=self.device.type == "cuda")
         arrays = self._arrays(flat)
         for k, (member, generator) in enumerate(zip(self.members, generators, strict=True)):
             widths = [self.n_features, *member.hidden_dims, self.n_classes]
             self._write_member(k, initial_layers(widths, generator), arrays)
-        self.parameters.copy_(flat)
+        self.parameters.copy_(flat, non_blocking=True)
 
     def _arrays(self, flat: Tensor) -> list[np.ndarray]:
         """Views a flat tensor on the CPU as `by_layer` does, in numpy: its calls take a third."""
@@ -275,7 +275,13 @@ class Workspace:
 
     A step is then a handful of calls that write where they are told: at the sizes of tables, a
     step's time is mostly the number of calls (measured: 2x an autograd step at K = 1).
+
+    Attributes:
+        bias_by_products: Whether products add the bias of hidden layers too, by the constant 1 in
+            their inputs; the output layer's they add in any case.
     """
+
+    bias_by_products = True
 
     def __init__(self, pack: PackedMLP, n_rows: int) -> None:
         size = len(pack)
@@ -287,6 +293,14 @@ class Workspace:
             output[:, :, :width] for output, width in zip(self.outputs, pack.widths, strict=True)
         ]
         self.logits = self._empty(pack.n_classes)
+        # How much of each layer's input its products take.
+        self.taken = [pack.row_length(n_in) for n_in in pack.inputs]
+        if not self.bias_by_products:
+            self.taken[:-1] = pack.inputs[:-1]
+        self.weights = self._taken(pack.factors)
+        self.between = [
+            output[:, :, :n] for output, n in zip(self.outputs, self.taken[1:], strict=True)
+        ]
         self.output_weight_t = pack.factors[-1].transpose(1, 2)
         self.activations = [
             [(act.forward, z[part], h[part]) for part, act in pack.activation_segments()]
@@ -298,26 +312,30 @@ class Workspace:
         shape = (len(pack), self.n_rows, width)
         return torch.empty(shape, device=pack.device, dtype=dtype or pack.dtype)
 
+    def _taken(self, layers: Sequence[Tensor]) -> list[Tensor]:
+        """Returns, of each hidden layer's weights, those that meet what is taken of its input."""
+        return [layer[:, :n] for layer, n in zip(layers[:-1], self.taken[:-1], strict=True)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Computes the logits of every member for the same rows.
 
         Args:
-            x: [K, B, row length of F], the same rows for every member, see `rows_with_one`.
+            x: [K, B, `taken[0]`], the same rows for every member, see `rows_with_one`.
 
         Returns:
             Logits: [K, B, C], a buffer of this workspace.
         """
         self.pack.round_parameters()
-        for i, weight in enumerate(self.pack.factors[:-1]):
+        for i, weight in enumerate(self.weights):
             torch.bmm(x, weight, out=self.z[i])
-            for activate, z, hidden in self.activations[i]:
-                activate(z, hidden)
-            self.drop(i)
-            x = self.outputs[i]
+            self.activate(i)
+            x = self.between[i]
         return torch.bmm(x, self.output_weight_t, out=self.logits)
 
-    def drop(self, layer: int) -> None:
-        """Drops hidden units of one layer: none outside training."""
+    def activate(self, layer: int) -> None:
+        """Computes a layer's `hidden` from its `z`."""
+        for activate, z, hidden in self.activations[layer]:
+            activate(z, hidden)
 
 
 class TrainingWorkspace(Workspace):
@@ -326,9 +344,10 @@ class TrainingWorkspace(Workspace):
     def __init__(self, pack: PackedMLP, n_rows: int) -> None:
         super().__init__(pack, n_rows)
         self.gradients = [torch.empty_like(z) for z in self.z]
-        self.outputs_t = [output.transpose(1, 2) for output in self.outputs]
+        self.between_t = [output.transpose(1, 2) for output in self.between]
+        self.products = self._taken(pack.products)
         self.noise: Sequence[Tensor] = ()
-        self.masks = [torch.empty_like(z) for z in self.z] if pack.has_dropout else []
+        self.masks = self._new_masks() if pack.has_dropout else []
         self.inverse_keep = 1.0 / pack.keep
         self.logit_gradients = self._empty(pack.n_classes, torch.float32)
         self._upstream = self.logit_gradients.to(pack.dtype)
@@ -344,13 +363,25 @@ class TrainingWorkspace(Workspace):
             for g, z in zip(self.gradients, self.z, strict=True)
         ]
 
-    def drop(self, layer: int) -> None:
-        """Drops units where `noise[layer]`, [B, width] in 0..1, exceeds a member's keep rate."""
+    def _new_masks(self) -> list[Tensor]:
+        """Makes buffers for what units are scaled by: 0 or the inverse of the keep rate."""
+        return [torch.empty_like(z) for z in self.z]
+
+    def activate(self, layer: int) -> None:
+        """Activates, and drops units where `noise[layer]`, [B, width] in 0..1, exceeds `keep`."""
+        super().activate(layer)
         if self.masks:
             mask = self.masks[layer]
             torch.lt(self.noise[layer], self.pack.keep, out=mask)
             mask.mul_(self.inverse_keep)
             self.hidden[layer].mul_(mask)
+
+    def differentiate(self, layer: int) -> None:
+        """Turns a layer's gradient by `hidden` into the one by `z`, in place."""
+        if self.masks:
+            self.gradients[layer].mul_(self.masks[layer])
+        for differentiate, gradient, z in self.activation_gradients[layer]:
+            differentiate(gradient, z)
 
     def backward(self, x_t: Tensor) -> None:
         """Fills the pack's gradients from `logit_gradients`, after `forward` on the same rows.
@@ -358,19 +389,16 @@ class TrainingWorkspace(Workspace):
         Args:
             x_t: The input of `forward` with its last two dimensions transposed.
         """
-        products, gradients = self.pack.products, self.gradients
+        products, gradients = self.products, self.gradients
         if self._upstream is not self.logit_gradients:
             self._upstream.copy_(self.logit_gradients)
-        torch.bmm(self._upstream_t, self.outputs[-1], out=products[-1])
+        torch.bmm(self._upstream_t, self.outputs[-1], out=self.pack.products[-1])
         torch.bmm(self._upstream, self.output_weight, out=gradients[-1])
         for i in reversed(range(len(gradients))):
-            if self.masks:
-                gradients[i].mul_(self.masks[i])
-            for differentiate, gradient, z in self.activation_gradients[i]:
-                differentiate(gradient, z)
+            self.differentiate(i)
             if i == 0:
                 torch.bmm(x_t, gradients[0], out=products[0])
             else:
-                torch.bmm(self.outputs_t[i - 1], gradients[i], out=products[i])
+                torch.bmm(self.between_t[i - 1], gradients[i], out=products[i])
                 torch.bmm(gradients[i], self.weights_t[i], out=gradients[i - 1])
         self.pack.widen_gradients()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mlops.nn import fused
 from mlops.nn.mlp import PackedMLP
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -45,7 +46,8 @@ class PackedAdamW:
     torch's fused kernel takes one learning rate. Large members, bound by memory, get a call each.
     Small ones, and all on a GPU, bound by the number of calls, share one: with rate 1 and decay 1
     the kernel clears a tensor and leaves Adam's direction there, which is then scaled by each
-    member's own rate. Nothing but the tensors changes from step to step, so steps can be replayed.
+    member's own rate. On a GPU one kernel of ours does all that, where it can be had. Nothing but
+    the tensors changes from step to step, so steps can be replayed.
     """
 
     def __init__(self, pack: PackedMLP) -> None:
@@ -62,6 +64,14 @@ class PackedAdamW:
         )
         self.calls: list[_Call] = []
         self.scale: _Scale | None = None
+        self.fused: fused.FusedAdamW | None = None
+        kernels = fused.kernels(self.pack.device.type)
+        if kernels is not None:
+            moments = (self.first_moment, self.second_moment)
+            self.fused = fused.FusedAdamW(
+                kernels, self.pack, moments, self.steps, (BETA1, BETA2), EPSILON
+            )
+            return
         if large or len(members) == 1:
             self.calls = self._call_each()
             return
@@ -112,6 +122,8 @@ class PackedAdamW:
     def step(self) -> None:
         """Updates the pack's parameters from its gradients."""
         self.steps.add_(1)
+        if self.fused is not None:
+            self.fused.step()
         for call in self.calls:
             torch._fused_adamw_(
                 call.parameters,
@@ -134,7 +146,7 @@ class PackedAdamW:
 
     def release(self) -> None:
         """Gives back the memory of what is made anew for a selection, which has to follow."""
-        self.calls, self.scale = [], None
+        self.calls, self.scale, self.fused = [], None, None
 
     def select(self, keep: Sequence[int], pack: PackedMLP) -> None:
         """Goes on with the members `keep` of the old pack, which `pack` holds."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlops.nn import streams
+from mlops.nn import fused, streams
 from mlops.nn.graphs import Lane
 from mlops.nn.mlp import PackedMLP, TrainingWorkspace, Workspace
 from mlops.nn.optimizer import PackedAdamW
@@ -139,7 +139,7 @@ class Passes:
         if key not in self._steps:
             spaces = self._training_spaces
             if batch_size not in spaces:
-                spaces[batch_size] = TrainingWorkspace(self.pack, batch_size)
+                spaces[batch_size] = fused.training_workspace(self.pack, batch_size)
             steps = Steps(spaces[batch_size], self.data, n_steps, self._totals, optimizer.step)
             self._steps[key] = (steps, self._graphs.replayable(steps.run))
         return self._steps[key]

@@ -74,7 +74,8 @@ class Steps:
         self.classes = torch.arange(rows.n_classes, device=device)
         self.smoothing = pack.column([member.label_smoothing for member in pack.members])
         self.has_smoothing = any(member.label_smoothing > 0 for member in pack.members)
-        xs = self.x.view(n_steps, 1, self.batch_size, -1).expand(-1, len(pack), -1, -1)
+        xs = self.x[:, : space.taken[0]].view(n_steps, 1, self.batch_size, -1)
+        xs = xs.expand(-1, len(pack), -1, -1)
         noise = [layer.split(self.batch_size) for layer in self.noise]
         self.inputs = list(
             zip(

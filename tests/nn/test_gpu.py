@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from nn_harness import History, Table, load, run
+from nn_harness import History, Table, load, padding, run
+from torch import Tensor
 
 from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.nn import fused
 from mlops.nn.graphs import Graphs, Lane
+from mlops.nn.mlp import PackedMLP, TrainingWorkspace
+from mlops.nn.optimizer import PackedAdamW
 from mlops.nn.passes import Rows
-from mlops.nn.precision import DTYPES
+from mlops.nn.precision import DTYPES, applied
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
 from mlops.nn.training import Halving, PackTraining
 
@@ -42,6 +46,15 @@ VARIED = [
 TOLERANCES = {"float32": 2e-3, "tf32": 2e-3, "bf16": 5e-3}
 
 
+@pytest.fixture(params=["kernels", "calls"])
+def kernels_or_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests kernels of our own, and torch's calls as where those cannot be had."""
+    if request.param == "calls":
+        monkeypatch.setattr(fused, "kernels", lambda device: None)
+    else:
+        assert fused.kernels("cuda") is not None
+
+
 def assert_close(left: History, right: History, tolerance: float = 2e-3) -> None:
     assert left.outcomes() == right.outcomes()
     for number, records in left.records.items():
@@ -52,14 +65,63 @@ def assert_close(left: History, right: History, tolerance: float = 2e-3) -> None
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_epochs_equal_those_on_the_cpu(noisy: Table, precision: str) -> None:
+def test_epochs_equal_those_on_the_cpu(
+    noisy: Table, precision: str, kernels_or_calls: None
+) -> None:
     on_cpu, on_gpu = (
         run(VARIED, noisy, device=device, precision=precision) for device in ("cpu", "cuda")
     )
     assert_close(on_cpu, on_gpu, TOLERANCES[precision])
 
 
-def test_weights_come_back_to_the_cpu(noisy: Table) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
+@pytest.mark.parametrize("n_rows", [1, 37, 100])
+def test_kernels_compute_what_torch_does(dtype: torch.dtype, dropout: float, n_rows: int) -> None:
+    ours = fused.kernels("cuda")
+    assert ours is not None
+    dims = [(16, 80), (9, 20), (300, 4), (70, 5)]
+    members = [
+        Hyperparameters(
+            hidden_dims=dims[k],
+            activation=name,
+            dropout=dropout * k,
+            learning_rate=0.01 * (k + 1),
+            weight_decay=0.1 * k,
+        )
+        for k, name in enumerate(ACTIVATIONS)
+    ]
+
+    def steps(make: Callable[[PackedMLP], TrainingWorkspace]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(9)
+        pack = PackedMLP(members, 6, 3, "cuda", dtype=dtype)
+        pack.reset([generator] * len(members))
+        space, optimizer = make(pack), PackedAdamW(pack)
+        x = pack.rows_with_one(n_rows, 6)
+        x[:, :6] = torch.randn(n_rows, 6, generator=generator)
+        xs = x[:, : space.taken[0]].expand(len(members), -1, -1)
+        found = []
+        for _ in range(3):
+            space.noise = [torch.rand(n_rows, w, generator=generator).cuda() for w in pack.widths]
+            logits = space.forward(xs).float()
+            space.logit_gradients.copy_(torch.randn(logits.shape, generator=generator))
+            space.backward(xs.transpose(1, 2))
+            optimizer.step()
+            found += [logits, pack.gradients.clone(), pack.parameters.clone()]
+            found += [optimizer.first_moment.clone(), optimizer.second_moment.clone()]
+            for flat in found[-4:]:
+                assert (flat[padding(pack)] == 0).all()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch, applied("float32", torch.device("cuda")):
+        actual = steps(lambda pack: fused.FusedWorkspace(ours, pack, n_rows))
+        patch.setattr(fused, "kernels", lambda device: None)
+        expected = steps(lambda pack: TrainingWorkspace(pack, n_rows))
+    for one, other in zip(actual, expected, strict=True):
+        assert (one - other).norm() <= (1e-5 if dtype == torch.float32 else 3e-2) * other.norm()
+
+
+def test_weights_come_back_to_the_cpu(noisy: Table, kernels_or_calls: None) -> None:
     history = run(MEMBERS, noisy, device="cuda")
     for number, result in history.results.items():
         assert all(tensor.device.type == "cpu" for tensor in result.weights.values())
@@ -69,7 +131,7 @@ def test_weights_come_back_to_the_cpu(noisy: Table) -> None:
         assert result.metrics["val_accuracy"] == pytest.approx(accuracy, abs=1.01 / 100)
 
 
-def test_pruning_and_failures(noisy: Table) -> None:
+def test_pruning_and_failures(noisy: Table, kernels_or_calls: None) -> None:
     members = [*MEMBERS, replace(MEMBERS[0], learning_rate=1e30)]
     outcomes = run(members, noisy, device="cuda", halving=Halving(2, 2)).outcomes()
     assert outcomes[4] is Outcome.FAILED
