@@ -202,7 +202,8 @@ def _link(draft: Path, path: Path) -> None:
     except FileExistsError:
         pass
     except OSError:  # a file system without hard links
-        draft.replace(path)
+        if not path.exists():
+            draft.replace(path)
 
 
 def without_password(uri: str) -> str:

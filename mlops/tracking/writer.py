@@ -18,6 +18,7 @@ from mlops.errors import RecordError, TrackingError
 from mlops.tracking.child_run import ChildRun
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
+from mlops.tracking.storage import weights_name
 from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS
 from mlops.tracking.whole import record_whole, takes_whole_runs
 
@@ -306,11 +307,6 @@ _CARRY_OUT: dict[str, Callable[..., None]] = {
     "end": RunWriter._end,
     "copy": RunWriter._copy,
 }
-
-
-def weights_name(trial: int) -> str:
-    """Names the file of a trial's weights."""
-    return f"trial-{trial:04d}.safetensors"
 
 
 def _part_of(runs: Mapping[int, WholeRun]) -> dict[int, WholeRun]:

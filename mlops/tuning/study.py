@@ -19,7 +19,8 @@ from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
-from mlops.tracking.spool import Spool, checkpoint_folder, study_folder
+from mlops.tracking.spool import Spool
+from mlops.tracking.storage import checkpoint_folder, study_folder
 from mlops.tracking.store import explained, open_store, patiently, prepare_environment
 from mlops.tuning import packing, resuming
 
@@ -135,6 +136,7 @@ def run(
         gc.disable()
         stack.callback(gc.enable)
         spool = Spool(study_folder(plan.storage, plan.name))
+        spool.check()
         stack.callback(spool.close, sent=False)
         record = _record(plan, tracking, resolved) if plan.resume else None
         ready = _make_ready(plan, data, tracking, connection, background, record)
@@ -341,7 +343,7 @@ def _begin(
         return background.submit(make), resuming.Before()
     store, made = ready.opening.result(), Future[StudyRun]()
     with explained(store):
-        run = StudyRun.resume(store, ready.record, resolved, ready.parts, plan.max_evals, spool)
+        run = StudyRun.resume(store, ready.record, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
         return made, resuming.read_before(ready.record, run, spool, plan.metric)
