@@ -1,19 +1,22 @@
 """Who is champion: the version that is served, and those that were before it.
 
 The alias `champion` names it. The registered model's tag `champions` lists the earlier ones, oldest
-first, so that a promotion can be taken back.
+first, so that a promotion can be taken back. Whoever moves the alias first takes a lease on the
+registered model and looks again: what was decided while another one moved it is decided anew.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mlops.data.columns import some_of
 from mlops.errors import InputError, TrackingError
 from mlops.tracking import registry
+from mlops.tracking.lease import Lease, PromoterTag
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.registry import CHAMPION
 from mlops.tracking.store import Store, explained, patiently
@@ -23,6 +26,8 @@ HISTORY_TAG = "champions"
 CHALLENGED_TAG = "challenged"
 # MLflow cuts or refuses longer tags; as many promotions can be taken back.
 LONGEST_HISTORY = 100
+# Others have the lease for moments, each of them, or have died with it.
+TURN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def challenge(
     champion that was split otherwise may have, which counts in its favour. So a candidate that wins
     has won fairly, and one that loses may still be promoted by hand.
 
+    If another one becomes champion meanwhile, the candidate is compared with that one.
+
     Each version challenges once: who resumes a study that has ended does not undo what was
     decided by hand since.
 
@@ -62,34 +69,58 @@ def challenge(
     Raises:
         TrackingError: The store refuses, or the candidate is damaged.
     """
-    before = registry.version_of(store, name, CHAMPION)
     candidate = registry.load_version(store, name, version)
+    while True:
+        before = registry.version_of(store, name, CHAMPION)
+        verdict = _compare(store, candidate, before, metric, score)
+        with _turn(store, name, before) as turn:
+            if turn is None:
+                continue
+            if verdict.crowns:
+                _crown(store, name, version, before)
+            if verdict.against:
+                _note_challenge(store, name, version, verdict.against)
+            return Promotion(version if verdict.crowns else before, before, verdict.reason)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What comes of a challenge: whether it is won, why, and against whom it was."""
+
+    crowns: bool
+    reason: str
+    against: str = ""
+
+
+def _compare(
+    store: Store,
+    candidate: registry.RegisteredModel,
+    before: int | None,
+    metric: str,
+    score: Callable[[Predictor], float],
+) -> _Verdict:
+    name, version = candidate.name, candidate.version
     if before == version:
-        _note_challenge(store, name, version, "nobody")  # its driver may have died before it did
-        return Promotion(version, before, "it is champion already")
+        # Its driver may have died before it noted it.
+        return _Verdict(False, "it is champion already", "nobody")
     if before is None:
-        _crown(store, name, version, None)
-        _note_challenge(store, name, version, "no champion")
-        return Promotion(version, None, "there was no champion")
+        return _Verdict(True, "there was no champion", "no champion")
     if _was_challenged(store, name, version):
-        return Promotion(before, before, f"version {version} has challenged before")
+        return _Verdict(False, f"version {version} has challenged before")
     try:
         # A store that stumbles is no reason to keep a worse champion.
         champion = patiently(store, lambda: registry.load_version(store, name, before), 3.0)
     except TrackingError as error:
-        return Promotion(before, before, f"version {before} cannot be compared: {error}")
+        return _Verdict(False, f"version {before} cannot be compared: {error}")
     difference = _difference(champion.predictor, candidate.predictor)
     if difference:
-        return Promotion(before, before, f"it differs from version {before}: {difference}")
+        return _Verdict(False, f"it differs from version {before}: {difference}")
     old, new = score(champion.predictor), score(candidate.predictor)
     told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
     if _digest(champion) != _digest(candidate):
         told += ", which was trained on another table"
     better = new < old if metric.endswith("loss") else new > old
-    if better:
-        _crown(store, name, version, before)
-    _note_challenge(store, name, version, f"version {before}")
-    return Promotion(version if better else before, before, told)
+    return _Verdict(better, told, f"version {before}")
 
 
 def promote(
@@ -108,13 +139,17 @@ def promote(
         TrackingError: There is no such version, it is damaged, or the store refuses.
     """
     model = registry.load_version(store, name, which)
-    before = registry.version_of(store, name, CHAMPION)
-    if before == model.version:
-        return Promotion(before, before, f"version {before} was champion already")
-    if before is not None and not allow_schema_change:
-        _check_schema(store, name, before, model)
-    _crown(store, name, model.version, before)
-    return Promotion(model.version, before, "promoted by hand")
+    while True:
+        before = registry.version_of(store, name, CHAMPION)
+        if before == model.version:
+            return Promotion(before, before, f"version {before} was champion already")
+        if before is not None and not allow_schema_change:
+            _check_schema(store, name, before, model)
+        with _turn(store, name, before) as turn:
+            if turn is None:
+                continue
+            _crown(store, name, model.version, before)
+            return Promotion(model.version, before, "promoted by hand")
 
 
 def rollback(store: Store, name: str) -> Promotion:
@@ -124,20 +159,44 @@ def rollback(store: Store, name: str) -> Promotion:
         InputError: There is none.
         TrackingError: It is damaged, or the store refuses.
     """
-    before = registry.version_of(store, name, CHAMPION)
-    earlier = _history(store, name)
-    while earlier and earlier[-1] == before:
-        earlier.pop()
-    if not earlier:
-        raise InputError(
-            f"there must be an earlier champion of `{name}` to go back to, got none; promote a "
-            "version with --version"
-        )
-    model = registry.load_version(store, name, earlier[-1])
-    # In this order: what is named twice is dropped above, what is not named would be lost.
-    registry.move_alias(store, name, CHAMPION, model.version)
-    _set_history(store, name, earlier[:-1])
-    return Promotion(model.version, before, "rolled back")
+    while True:
+        before = registry.version_of(store, name, CHAMPION)
+        earlier = _history(store, name)
+        while earlier and earlier[-1] == before:
+            earlier.pop()
+        if not earlier:
+            raise InputError(
+                f"there must be an earlier champion of `{name}` to go back to, got none; promote a "
+                "version with --version"
+            )
+        model = registry.load_version(store, name, earlier[-1])
+        with _turn(store, name, before) as turn:
+            if turn is None:
+                continue
+            # In this order: what is named twice is dropped above, what is not named would be lost.
+            registry.move_alias(store, name, CHAMPION, model.version)
+            _set_history(store, name, earlier[:-1])
+            return Promotion(model.version, before, "rolled back")
+
+
+@contextmanager
+def _turn(store: Store, name: str, before: int | None) -> Iterator[Lease | None]:
+    """Yields once nobody else moves the alias; None if it is no longer where it was.
+
+    Raises:
+        TrackingError: Another one does not come to an end, or the store does not answer.
+    """
+    lease = Lease(PromoterTag(store, name))
+    try:
+        lease.wait(TURN_SECONDS)
+    except InputError as error:
+        raise TrackingError(str(error)) from error
+    try:
+        now = registry.version_of(store, name, CHAMPION)
+        lease.hold()
+        yield lease if now == before else None
+    finally:
+        lease.release()
 
 
 def _digest(model: registry.RegisteredModel) -> str | None:

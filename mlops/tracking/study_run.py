@@ -14,7 +14,7 @@ from mlops.tracking import registry
 from mlops.tracking.begun import SETTINGS, settings_tags
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
-from mlops.tracking.lease import Lease
+from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.model import discard_unregistered, log_model
 from mlops.tracking.pictures import log_confusion_matrix
 from mlops.tracking.record import (
@@ -56,7 +56,7 @@ class StudyRun:
         self._client = store.client
         self._study, self._parts = study, parts
         self._spool = spool
-        self._lease = Lease(store, run_id)
+        self._lease = Lease(DriverTag(store, run_id, study))
 
     @classmethod
     def create(
@@ -93,7 +93,7 @@ class StudyRun:
         run = patiently(store, lambda: _make_run(store, study, tags))
         made = cls(store, run.info.run_id, study, parts, spool)
         try:
-            patiently(store, lambda: made._lease.take(study))
+            patiently(store, lambda: made._lease.take())
             if patiently(store, lambda: is_younger(store, study, made.run_id)):
                 raise _exists(study)
             spool.open(made.run_id)
@@ -124,7 +124,7 @@ class StudyRun:
             TrackingError: The store does not take it.
         """
         run = cls(store, record.run_id, record.name, parts, spool)
-        run._lease.take(record.name)
+        run._lease.take()
         try:
             store.client.update_run(record.run_id, "RUNNING")
             if not run._is_described():  # its driver died before
