@@ -21,7 +21,7 @@ from mlops import cluster
 from mlops.errors import InputError, TableError
 from mlops.files import exists, is_same
 from mlops.settings.sections import TrackingSettings
-from mlops.tracking.store import open_store
+from mlops.tracking.store import open_registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,8 +143,7 @@ def check_output(job: Job) -> None:
 def _load(job: Job, tracking: TrackingSettings) -> RegisteredModel:
     from mlops.tracking.registry import load_version
 
-    store = open_store(tracking.uri, tracking.experiment)
-    return load_version(store, job.model_name, job.version)
+    return load_version(open_registry(tracking.uri), job.model_name, job.version)
 
 
 def open_pool(job: Job, connection: cluster.Connection) -> Pool:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import psutil
 
 from mlops.errors import InputError, RecordError
-from mlops.tracking.store import Store, explained
+from mlops.tracking.store import Registry, Store, explained
 
 RENEWAL_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
@@ -36,17 +36,20 @@ class Tag(Protocol):
     """The tag that says who holds something, and how to speak of it.
 
     Attributes:
+        store: Where it is.
         rule: What must be so.
         remedy: What to do about another holder.
         holder: Who it is.
         taken_over: What happens to one who stood still.
     """
 
-    store: Store
     rule: str
     remedy: str
     holder: str
     taken_over: str
+
+    @property
+    def store(self) -> Registry: ...
 
     def read(self) -> str | None:
         """Returns its value; None where there is none."""
@@ -88,20 +91,20 @@ class PromoterTag:
     remedy = "wait for it, or stop it"
     taken_over = "a champion must be chosen by one at a time, got another one on {}; choose again"
 
-    def __init__(self, store: Store, model: str) -> None:
+    def __init__(self, store: Registry, model: str) -> None:
         self.store, self._model = store, model
         self.rule = f"model: the champion of `{model}` must be chosen by one at a time"
         self.holder = f"who chooses the champion of {model}"
 
     def read(self) -> str | None:
-        tags: dict[str, str] = self.store.client.get_registered_model(self._model).tags
+        tags: dict[str, str] = self.store.models.get_registered_model(self._model).tags
         return tags.get(self.name)
 
     def write(self, value: str) -> None:
-        self.store.client.set_registered_model_tag(self._model, self.name, value)
+        self.store.models.set_registered_model_tag(self._model, self.name, value)
 
     def remove(self) -> None:
-        self.store.client.delete_registered_model_tag(self._model, self.name)
+        self.store.models.delete_registered_model_tag(self._model, self.name)
 
 
 class Lease:

@@ -19,7 +19,7 @@ from mlops.tracking import registry
 from mlops.tracking.lease import Lease, PromoterTag
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.registry import CHAMPION
-from mlops.tracking.store import Store, explained, patiently
+from mlops.tracking.store import Registry, explained, patiently
 
 HISTORY_TAG = "champions"
 # Of a version that has challenged: whom.
@@ -46,7 +46,7 @@ class Promotion:
 
 
 def challenge(
-    store: Store, name: str, version: int, metric: str, score: Callable[[Predictor], float]
+    store: Registry, name: str, version: int, metric: str, score: Callable[[Predictor], float]
 ) -> Promotion:
     """Makes a candidate the champion if it is better on the test part that it was scored on.
 
@@ -93,7 +93,7 @@ class _Verdict:
 
 
 def _compare(
-    store: Store,
+    store: Registry,
     candidate: registry.RegisteredModel,
     before: int | None,
     metric: str,
@@ -124,7 +124,7 @@ def _compare(
 
 
 def promote(
-    store: Store, name: str, which: int | str, *, allow_schema_change: bool = False
+    store: Registry, name: str, which: int | str, *, allow_schema_change: bool = False
 ) -> Promotion:
     """Makes a version the champion, whatever its score.
 
@@ -152,7 +152,7 @@ def promote(
             return Promotion(model.version, before, "promoted by hand")
 
 
-def rollback(store: Store, name: str) -> Promotion:
+def rollback(store: Registry, name: str) -> Promotion:
     """Makes the champion before the present one champion again.
 
     Raises:
@@ -180,7 +180,7 @@ def rollback(store: Store, name: str) -> Promotion:
 
 
 @contextmanager
-def _turn(store: Store, name: str, before: int | None) -> Iterator[Lease | None]:
+def _turn(store: Registry, name: str, before: int | None) -> Iterator[Lease | None]:
     """Yields once nobody else moves the alias; None if it is no longer where it was.
 
     Raises:
@@ -204,34 +204,34 @@ def _digest(model: registry.RegisteredModel) -> str | None:
     return digest
 
 
-def _was_challenged(store: Store, name: str, version: int) -> bool:
+def _was_challenged(store: Registry, name: str, version: int) -> bool:
     with explained(store):
-        return CHALLENGED_TAG in store.client.get_model_version(name, str(version)).tags
+        return CHALLENGED_TAG in store.models.get_model_version(name, str(version)).tags
 
 
-def _note_challenge(store: Store, name: str, version: int, by: str) -> None:
+def _note_challenge(store: Registry, name: str, version: int, by: str) -> None:
     with explained(store):
-        store.client.set_model_version_tag(name, str(version), CHALLENGED_TAG, by)
+        store.models.set_model_version_tag(name, str(version), CHALLENGED_TAG, by)
 
 
-def _crown(store: Store, name: str, version: int, before: int | None) -> None:
+def _crown(store: Registry, name: str, version: int, before: int | None) -> None:
     if before is not None:
         _set_history(store, name, [*_history(store, name), before][-LONGEST_HISTORY:])
     registry.move_alias(store, name, CHAMPION, version)
 
 
-def _history(store: Store, name: str) -> list[int]:
+def _history(store: Registry, name: str) -> list[int]:
     with explained(store):
-        tags = store.client.get_registered_model(name).tags
+        tags = store.models.get_registered_model(name).tags
     return [int(version) for version in json.loads(tags.get(HISTORY_TAG, "[]"))]
 
 
-def _set_history(store: Store, name: str, versions: list[int]) -> None:
+def _set_history(store: Registry, name: str, versions: list[int]) -> None:
     with explained(store):
-        store.client.set_registered_model_tag(name, HISTORY_TAG, json.dumps(versions))
+        store.models.set_registered_model_tag(name, HISTORY_TAG, json.dumps(versions))
 
 
-def _check_schema(store: Store, name: str, before: int, model: registry.RegisteredModel) -> None:
+def _check_schema(store: Registry, name: str, before: int, model: registry.RegisteredModel) -> None:
     try:
         champion = registry.load_version(store, name, before)
         difference = _difference(champion.predictor, model.predictor)
