@@ -162,7 +162,13 @@ class Lease:
         if holder is not None and self._lives(holder):
             raise self._taken(holder)
         asked = time.monotonic()
-        self._write()
+        try:
+            self._write()
+        except Exception:
+            # A database refuses the slower of two who set a tag that was not there.
+            if (holder := self._other()) is None:
+                raise
+            raise self._taken(holder) from None
         # Who was slow to write may have written over another one, which must notice first.
         slow = time.monotonic() - asked > SETTLING_SECONDS
         time.sleep(RENEWAL_SECONDS + 1 if slow else SETTLING_SECONDS)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError
-from mlops.hyperparameters import Hyperparameters
+from mlops.hyperparameters import NAMES, Hyperparameters
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, write_checksums
 from mlops.tracking.store import Store, explained, prepare_environment
@@ -195,7 +195,9 @@ def discard_unregistered(store: Store, run_id: str) -> None:
         versions = client.search_model_versions(f"run_id = '{run_id}'")
         kept = {version.source for version in versions}
         for model in models_of_run(store, run_id):
-            if model.artifact_location not in kept:
+            # What users have logged there has not these params.
+            is_ours = model.name == NAME and set(model.params) == set(NAMES)
+            if is_ours and model.artifact_location not in kept:
                 client.delete_logged_model(model.model_id)
 
 

@@ -237,9 +237,24 @@ def test_what_cannot_be_served_is_said_in_a_line(
 
 
 def test_a_file_is_no_folder_for_data(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
     (tmp_path / "postgresql").touch()
     with pytest.raises(InputError, match=r"folder: must be one .* got .*/postgresql \(File exists"):
         serve(Server(port=free_port(), folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "name", ["postgresql/PG_VERSION", "authentication.ini", "session.key", "mlflow.log", "lock"]
+)
+def test_a_folder_that_is_another_s_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("theirs")
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    with pytest.raises(InputError, match=r"folder: must be a new one or a server's own, got .*is"):
+        serve(Server(port=free_port(), folder=str(tmp_path)))
+    assert theirs.read_text() == "theirs"
+    assert {path: path.stat() for path in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
