@@ -127,7 +127,8 @@ def check_output(job: Job) -> None:
     if target.is_dir():
         raise InputError(f"output must be a file, got the folder `{target}`; name a file in it")
     with readable(job.output):
-        is_there, is_input = exists(job.output), is_same(job.input, job.output)
+        is_there = exists(job.output)
+        is_input = is_there and is_same(job.input, job.output)
     if is_input or job.input == job.output:
         raise InputError(
             f"output must be another file than input, got `{job.output}` for both; choose another "

@@ -267,6 +267,8 @@ def _private_folder() -> Iterator[Path]:
     if len(os.fsencode(base)) + len("/mlops-12345678") > _SOCKET_FOLDER_BYTES:
         base = "/tmp"
     for left in Path(base).glob("mlops-*/lock"):
+        if not left.is_file():  # a pipe would keep us waiting
+            continue
         with suppress(OSError, ValueError), left.open() as file:
             if file.read(len(_OURS) + 1) == _OURS:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -195,12 +195,14 @@ class TuneSettings(StudySettings):
     def _a_place(cls, value: str) -> str:
         if value.endswith("://"):
             raise ValueError(f"must be a folder or a URI with a bucket, got {value!r}; add it")
-        try:
-            usable = bool(value.strip()) and "\0" not in value and bool(Path(value).expanduser())
-        except RuntimeError:  # the home of nobody
-            usable = False
-        if not usable:
+        if not value.strip() or "\0" in value:
             raise ValueError(f"must be a folder or a URI, got {value!r}; name one")
+        try:
+            Path(value).expanduser()
+        except RuntimeError as error:
+            raise ValueError(
+                f"must be a folder or a URI, got {value!r}, the home of nobody; name another"
+            ) from error
         return value
 
     @field_validator("defaults")

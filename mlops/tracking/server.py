@@ -112,9 +112,21 @@ def _start(
     # Where this process is: the path of an SQLite file may be relative.
     started = running("mlflow server", command, log, how_to_end, environment, Path.cwd())
     daemons.append(stack.enter_context(started))
-    while not _answers(server):
+    # Who answers may be another server, started at the same time.
+    while not (_answers(server) and _listens(daemons[-1], server.port)):
         daemons[-1].wait()
     return daemons
+
+
+def _listens(daemon: Daemon, port: int) -> bool:
+    """Tells whether it is a program's own process, or a child of it, that listens at a port."""
+    with suppress(psutil.Error):
+        process = psutil.Process(daemon.process.pid)
+        for one in (process, *process.children(recursive=True)):
+            for connection in one.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return True
+    return False
 
 
 def _account(server: Server) -> dict[str, str]:

@@ -44,6 +44,8 @@ EXPERIMENT = "mlops-classification"
 # Seconds after which what a store has refused is tried again, and for how long.
 RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
+# Requests to a server at the same time: its answers may take seconds.
+SENDERS = 8
 _DATABASES = ("postgresql", "mysql", "mssql")
 _IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 _QUIETED = ("mlflow", "alembic", "sqlalchemy")

@@ -19,6 +19,7 @@ from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
+from mlops.tracking.probe import without_password
 from mlops.tracking.spool import Spool
 from mlops.tracking.storage import checkpoint_folder, study_folder
 from mlops.tracking.store import explained, open_store, patiently, prepare_environment
@@ -335,8 +336,9 @@ def _begin(
 
     def make() -> StudyRun:
         store, divided = ready.opening.result(), asdict(ready.packing)
+        settings = {**resolved, "tracking": _open_to_all(resolved["tracking"])}
         return StudyRun.create(
-            store, plan.name, resolved, ready.parts, divided, plan.max_evals, spool
+            store, plan.name, settings, ready.parts, divided, plan.max_evals, spool
         )
 
     if ready.record is None:
@@ -351,6 +353,12 @@ def _begin(
         with suppress(TrackingError):
             run.end(error)
         raise
+
+
+def _open_to_all(tracking: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the record as they may be read there."""
+    uri = tracking["uri"]
+    return {**tracking, "uri": None if uri is None else without_password(uri)}
 
 
 @contextmanager

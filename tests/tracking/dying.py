@@ -1,6 +1,7 @@
 """A driver that is killed at a chosen moment of what it asks of the store; no Ray is needed.
 
-A moment is the beginning or the end of a call of MLflow's client, or the beginning of a commit.
+A moment is the beginning or the end of a call of MLflow's client, or the beginning of a commit or,
+in a store of files, of the writing of a tag.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def create_and_die(
     uri: str, study: str, settings: Mapping[str, Any], at: int, given: str | None, folder: Path
 ) -> None:
     """Begins a study and ends it, unless it is killed at the moment `at`, from 1."""
+    from mlflow.store.tracking.file_store import FileStore
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
@@ -75,6 +77,13 @@ def create_and_die(
 
     store.__dict__["client"] = Watched(store.client, moment)
     event.listen(Engine, "commit", moment)
+    set_tag = FileStore._set_run_tag
+
+    def watched_tag(self: FileStore, run_info: Any, tag: Any) -> None:
+        moment()
+        set_tag(self, run_info, tag)
+
+    FileStore._set_run_tag = watched_tag
     try:
         create(store, study, settings, folder).end()
     except InputError:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,6 +188,40 @@ def test_who_has_no_password_is_not_let_in(folder: Path) -> None:
         assert not any(PASSWORD in line for line in words)
         for log in folder.glob("*.log"):
             assert PASSWORD not in log.read_text(errors="replace")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_of_two_servers_started_at_once_on_a_port_one_serves(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = [sys.executable, "-m", "ray_jobs.tracking_server", "--workers", "1", "--port", port]
+    servers = []
+    for name in ("one", "other"):
+        database = f"sqlite:///{tmp_path}/{name}.db"
+        flags = ["--folder", str(tmp_path / name), "--database", database]
+        servers.append(subprocess.Popen([*words, *flags], stderr=subprocess.PIPE, text=True))
+    try:
+        deadline = time.monotonic() + 120
+        while not (ended := [server for server in servers if server.poll() is not None]):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        (failed,) = ended
+        assert failed.returncode == 2
+        assert failed.stderr is not None
+        said = failed.stderr.read()
+        assert "serving the record" not in said
+        assert "mlflow server must start, got: " in said
+        (serving_one,) = [server for server in servers if server is not failed]
+        assert serving_one.stderr is not None
+        while "clients:" not in (line := serving_one.stderr.readline()):
+            assert line
+        assert status_of(f"http://127.0.0.1:{port}/health") == 200
+    finally:
+        for server in servers:
+            server.terminate()
+            server.wait(60)
+            if server.stderr is not None:
+                server.stderr.close()
 
 
 @pytest.mark.slow
