@@ -122,7 +122,7 @@ def search(
             if not searcher.finished:
                 tune.run(
                     tune.with_resources(trainable, needs),
-                    name=plan.name,
+                    name="study",  # a path in the folder, which the study's may lead out of
                     search_alg=searcher,
                     num_samples=-1,  # until the searcher has no more
                     stop=stop,

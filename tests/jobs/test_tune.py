@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from itertools import pairwise
@@ -367,10 +368,13 @@ def test_nothing_of_a_user_s_vanishes_from_the_storage(
     table.parent.mkdir(parents=True)
     table.write_text("a,b\n")
     flags = ["--study", name, "--storage", str(tmp_path / "shared"), "--pack_size", 2]
+    elsewhere = set(Path(tempfile.gettempdir()).iterdir())
     flags += ["--checkpoint_every", 0.01]
     study(*flags, "--max_evals", 4)
     result = study(*flags, "--max_evals", 6, "--resume")
     assert result["trials"] == 6
+    left = set(Path(tempfile.gettempdir()).iterdir()) - elsewhere
+    assert not [path for path in left if "churn" in path.name]
     assert table.read_text() == "a,b\n"
     assert [*(tmp_path / "shared").rglob("*")] == [table.parent, table]
 

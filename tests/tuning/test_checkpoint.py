@@ -283,7 +283,7 @@ def test_a_user_s_file_of_that_name_is_left_as_it_is(
     metadata: dict[str, str] | None,
 ) -> None:
     expected = uninterrupted(start)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     file, content = folder / "pack-2.safetensors", save({"theirs": torch.ones(3)}, metadata)
     file.write_bytes(content)
     one = start()
