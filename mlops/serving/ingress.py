@@ -36,6 +36,8 @@ _OPENING_SECONDS = 30.0
 _LETTING_GO_SECONDS = 5.0
 # The longest path of a Unix socket is 107 bytes, and Ray puts an id of 56 in between.
 _SOCKET_FOLDER_BYTES = 35
+# In the lock of a folder of ours: others may be called mlops-something, and have a lock, too.
+_OURS = "a folder of ray_jobs.serve\n"
 # Replicas listen on loopback, at ports of a block of the job's own: the HAProxy of another job may
 # still know a port that it has seen. The blocks lie below the kernel's ports for clients.
 _PORTS = range(20_000, 32_000)
@@ -265,13 +267,18 @@ def _private_folder() -> Iterator[Path]:
     if len(os.fsencode(base)) + len("/mlops-12345678") > _SOCKET_FOLDER_BYTES:
         base = "/tmp"
     for left in Path(base).glob("mlops-*/lock"):
-        with suppress(OSError), left.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.parent, ignore_errors=True)
+        if not left.is_file():  # a pipe would keep us waiting
+            continue
+        with suppress(OSError, ValueError), left.open() as file:
+            if file.read(len(_OURS) + 1) == _OURS:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="mlops-", dir=base))
     try:
         with (folder / "locking").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(_OURS)
+            file.flush()
             # By this name only once it is locked, for another job may look right now.
             (folder / "locking").rename(folder / "lock")
             yield folder

@@ -18,7 +18,8 @@ from mlops.errors import RecordError, TrackingError
 from mlops.tracking.child_run import ChildRun
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
-from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS
+from mlops.tracking.storage import weights_name
+from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS, SENDERS
 from mlops.tracking.whole import record_whole, takes_whole_runs
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from mlops.tracking.study_run import StudyRun
     from mlops.tracking.whole import WholeRun
 
-# Requests to a server at the same time: its answers may take seconds.
-SENDERS = 8
 # Metrics, params and tags in a transaction: it keeps other writers of an SQLite store waiting.
 MOST_VALUES = 10_000
 # Where the study's run has the weights of trials that were the best when they ended.
@@ -306,11 +305,6 @@ _CARRY_OUT: dict[str, Callable[..., None]] = {
     "end": RunWriter._end,
     "copy": RunWriter._copy,
 }
-
-
-def weights_name(trial: int) -> str:
-    """Names the file of a trial's weights."""
-    return f"trial-{trial:04d}.safetensors"
 
 
 def _part_of(runs: Mapping[int, WholeRun]) -> dict[int, WholeRun]:

@@ -24,6 +24,7 @@ import numpy as np
 from mlops.errors import TableError, first_line
 from mlops.files import local_copy, remove, replacing
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.tracking.storage import FACTS, checkpoint_name, is_another_s
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +67,8 @@ class Checkpoints:
 
     A pack can always be trained from the beginning. So nothing here raises for what is wrong with a
     file or its folder: training goes on. A file that is of no use is logged, and the first time
-    that the folder cannot be read or written; what failed is tried again when it is next due.
+    that the folder cannot be read or written; what failed is tried again when it is next due. A
+    file of a checkpoint's name that is something else is left as it is.
 
     Args:
         folder: Where the files are, a path or a URI in an object store; made when needed.
@@ -77,6 +79,7 @@ class Checkpoints:
     def __init__(self, folder: str, every: float, rows: Sequence[np.ndarray]) -> None:
         self._folder, self._every, self._rows = folder, every, rows
         self._has_complained = False
+        self._is_free = True
 
     def open(self, pack: int, settings: Mapping[str, Any]) -> tuple[Snapshot | None, Told]:
         """Turns to a pack.
@@ -91,7 +94,8 @@ class Checkpoints:
         """
         from safetensors import SafetensorError
 
-        self._path = f"{self._folder}/pack-{pack}.safetensors"
+        self._path = f"{self._folder}/{checkpoint_name(pack)}"
+        self._is_free = True
         self._settings = settings
         self._last = time.monotonic()
         try:
@@ -110,7 +114,7 @@ class Checkpoints:
 
     def is_due(self) -> bool:
         """Whether the last checkpoint, or the pack's start, is long enough ago."""
-        return time.monotonic() - self._last >= self._every
+        return self._is_free and time.monotonic() - self._last >= self._every
 
     def write(self, snapshot: Snapshot, told: Told) -> None:
         """Puts a checkpoint in the last one's place, once it is wholly on the disk."""
@@ -118,7 +122,7 @@ class Checkpoints:
         from safetensors.torch import save_file
 
         tensors, facts = _packed(self._fingerprint, snapshot, told)
-        metadata = {"facts": facts, "checksum": _checksum(facts, tensors)}
+        metadata = {FACTS: facts, "checksum": _checksum(facts, tensors)}
         try:
             with replacing(self._path) as unfinished:
                 # Not by way of bytes, which takes 5x the time.
@@ -131,8 +135,9 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes the pack's checkpoint, if there is one."""
-        with suppress(OSError):
-            remove(self._path)
+        if self._is_free:
+            with suppress(OSError):
+                remove(self._path)
 
     def _complain(self, error: Exception) -> None:
         if not self._has_complained:
@@ -173,9 +178,12 @@ class Checkpoints:
         with local_copy(self._path) as file:
             data = file.read_bytes()
         tensors = load(data)
+        if is_another_s(data):
+            self._is_free = False
+            raise FileExistsError(f"{self._path} must be a checkpoint, got another's file; move it")
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = header.get("__metadata__", {})
-        text = metadata.get("facts", "")
+        text = metadata.get(FACTS, "")
         if metadata.get("checksum") != _checksum(text, tensors):
             raise ValueError("it is damaged")
         facts = json.loads(text)

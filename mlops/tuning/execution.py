@@ -17,7 +17,8 @@ from mlops.data.dataset import Dataset
 from mlops.machines import Workers
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
-from mlops.tracking.spool import Spool, checkpoint_folder
+from mlops.tracking.spool import Spool
+from mlops.tracking.storage import checkpoint_folder
 from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
@@ -121,7 +122,7 @@ def search(
             if not searcher.finished:
                 tune.run(
                     tune.with_resources(trainable, needs),
-                    name=plan.name,
+                    name="study",  # a path in the folder, which the study's may lead out of
                     search_alg=searcher,
                     num_samples=-1,  # until the searcher has no more
                     stop=stop,

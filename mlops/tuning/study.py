@@ -19,7 +19,9 @@ from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
-from mlops.tracking.spool import Spool, checkpoint_folder, study_folder
+from mlops.tracking.probe import without_password
+from mlops.tracking.spool import Spool
+from mlops.tracking.storage import checkpoint_folder, study_folder
 from mlops.tracking.store import explained, open_store, patiently, prepare_environment
 from mlops.tuning import packing, resuming
 
@@ -135,6 +137,7 @@ def run(
         gc.disable()
         stack.callback(gc.enable)
         spool = Spool(study_folder(plan.storage, plan.name))
+        spool.check()
         stack.callback(spool.close, sent=False)
         record = _record(plan, tracking, resolved) if plan.resume else None
         ready = _make_ready(plan, data, tracking, connection, background, record)
@@ -333,15 +336,16 @@ def _begin(
 
     def make() -> StudyRun:
         store, divided = ready.opening.result(), asdict(ready.packing)
+        settings = {**resolved, "tracking": _open_to_all(resolved["tracking"])}
         return StudyRun.create(
-            store, plan.name, resolved, ready.parts, divided, plan.max_evals, spool
+            store, plan.name, settings, ready.parts, divided, plan.max_evals, spool
         )
 
     if ready.record is None:
         return background.submit(make), resuming.Before()
     store, made = ready.opening.result(), Future[StudyRun]()
     with explained(store):
-        run = StudyRun.resume(store, ready.record, resolved, ready.parts, plan.max_evals, spool)
+        run = StudyRun.resume(store, ready.record, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
         return made, resuming.read_before(ready.record, run, spool, plan.metric)
@@ -349,6 +353,12 @@ def _begin(
         with suppress(TrackingError):
             run.end(error)
         raise
+
+
+def _open_to_all(tracking: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the record as they may be read there."""
+    uri = tracking["uri"]
+    return {**tracking, "uri": None if uri is None else without_password(uri)}
 
 
 @contextmanager
