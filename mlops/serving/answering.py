@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -141,9 +142,9 @@ class Handler:
             if deadline is not None and time.monotonic() > deadline:
                 raise late(self._limits.request_timeout)
             model = served or self._champion.required()
-            most, most_bytes = self._limits.max_rows, self._limits.max_body_bytes
-            here = model.rows_at_once if deadline is None else most
-            request = Request(body, content_type, path, RowLimits(most, here), most_bytes)
+            here = model.rows_at_once if deadline is None else sys.maxsize
+            rows, most_bytes = RowLimits(self._limits.max_rows, here), self._limits.max_body_bytes
+            request = Request(body, content_type, path, rows, most_bytes)
             answer = route.handle(model, request)
             if len(answer.body) > most_bytes:
                 raise too_large(most_bytes)
