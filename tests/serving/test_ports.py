@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_wherever_others_listen() -> None:
                 block = free_block(replicas, AMONG)
             except InputError:
                 edges = sorted({AMONG.start - 1, *taken, AMONG.stop})
-                gaps = [b - a - 1 for a, b in zip(edges, edges[1:], strict=False)]
+                gaps = [b - a - 1 for a, b in pairwise(edges)]
                 assert max(gaps) <= replicas
             else:
                 assert not taken.intersection(block)
