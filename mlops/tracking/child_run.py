@@ -99,14 +99,14 @@ class ChildRun:
             self.tags["reason"] = reason
         self.status, self.ended_ms = STATUS[outcome], now
 
-    def is_due(self, now: float) -> bool:
-        """Whether it has ended, has a full batch, or has not been shown for a while."""
-        return (
-            self.status is not None
-            or self.original is not None
-            or len(self.metrics) >= BATCH
-            or now - self.waiting_since > FLUSH_SECONDS
-        )
+    @property
+    def is_due(self) -> bool:
+        """Whether it has ended or has a full batch."""
+        return self.status is not None or self.original is not None or len(self.metrics) >= BATCH
+
+    def is_stale(self, now: float) -> bool:
+        """Whether it is under way and has not been shown for a while."""
+        return not self.is_due and now - self.waiting_since > FLUSH_SECONDS
 
     def whole(self) -> WholeRun | None:
         """Returns the run as a whole if it has ended before anything of it was sent."""

@@ -62,7 +62,7 @@ class Plan:
         max_failures: How often a pack whose worker died is started again.
         time_budget: Seconds after which the study is ended.
         target: A score that ends the study.
-        trial_timeout: Seconds that a worker may go without a report; None for ever.
+        trial_timeout: Seconds that a worker may go without an epoch; None for ever.
         no_worker_timeout: Seconds without any worker after which the study stops.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         storage: Folder for what is not in MLflow yet, and for checkpoints; a URI is for these.

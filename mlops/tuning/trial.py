@@ -21,8 +21,15 @@ from mlops.hyperparameters import Hyperparameters
 from mlops.nn.records import METRICS, EpochRecord, TrialResult
 from mlops.tuning.checkpoint import Checkpoints, Told
 
-# Seconds between reports: each costs the driver some milliseconds, and people look once a second.
+# Seconds between reports of a worker: people look once a second.
 REPORT_SECONDS = 1.0
+# Reports of all workers together: each costs the driver some milliseconds, while its worker waits.
+REPORTS_A_SECOND = 20.0
+
+
+def report_every(workers: int) -> float:
+    """Returns the seconds from one report of a worker to the next, by how many there may be."""
+    return max(REPORT_SECONDS, workers / REPORTS_A_SECOND)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class PackOptions:
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
-        timeout: Seconds that a worker may go without a report before it is ended; None for ever.
+        timeout: Seconds that a worker may go without an epoch before it is ended; None for ever.
+        report_every: Seconds from one report of a pack to the next.
     """
 
     seed: int
@@ -66,6 +74,7 @@ class PackOptions:
     checkpoint_every: float | None = None
     checkpoints: str | None = None
     timeout: float | None = None
+    report_every: float = REPORT_SECONDS
 
 
 class PackTrial(tune.Trainable):
@@ -113,6 +122,12 @@ class PackTrial(tune.Trainable):
         """Takes the next pack in the same process, which saves starting one."""
         self._start(new_config)
         return True
+
+    def get_auto_filled_metrics(self, *args: Any, **named: Any) -> dict[str, Any]:
+        """Adds to a report what Tune wants of it; not the pack itself, which the driver has."""
+        metrics: dict[str, Any] = super().get_auto_filled_metrics(*args, **named)
+        metrics.pop("config", None)
+        return metrics
 
     def _start(self, config: dict[str, Any]) -> None:
         members = {
@@ -169,7 +184,7 @@ class PackTrial(tune.Trainable):
         }
 
     def step(self) -> dict[str, Any]:
-        """Trains for about a second, or ends the process when an epoch takes for ever."""
+        """Trains until the next report, or ends the process when an epoch takes for ever."""
         self._expect_progress()
         try:
             return self._step()
@@ -182,7 +197,7 @@ class PackTrial(tune.Trainable):
             faulthandler.dump_traceback_later(self._options.timeout, exit=True)
 
     def _step(self) -> dict[str, Any]:
-        deadline = time.monotonic() + REPORT_SECONDS
+        deadline = time.monotonic() + self._options.report_every
         report: dict[str, Any] = {"records": [], "results": [], "done": True}
         best = self._told.best
         for events in self._events:
