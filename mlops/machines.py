@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+import re
 import secrets
 import subprocess
 import sys
@@ -152,7 +154,10 @@ def check_storage(place: str, cpus: float) -> None:
     try:
         _write(name)
     except TableError as error:
-        raise InputError(f"storage: {error}") from error
+        raise InputError(
+            f"storage: `{place}` on {platform.node()} must be writable, got: {_reason(error)}; "
+            "choose another place"
+        ) from error
     found = _on_each(lambda has: has.get("CPU", 0.0) >= cpus, _look, name)
     blind = [f"{host} does not: {reason}" for host, reason in found if reason]
     with suppress(OSError):
@@ -176,14 +181,21 @@ def _look(name: str) -> str | None:
     try:
         with local_copy(name) as file:
             if file.read_bytes() != name.encode():
-                return f"`{name}` has another content there"
+                return "what is written here has another content there"
         _write(own)
         remove(own)
     except FileNotFoundError:
         return "what is written here is not there"
     except (OSError, TableError) as error:
-        return first_line(error)
+        return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Returns what is wrong with a place, without the name of the file that was tried there."""
+    cause = (isinstance(error, TableError) and error.__cause__) or error
+    reason = isinstance(cause, OSError) and cause.strerror
+    return reason or re.sub(r"/probe-[\w-]+", "", first_line(cause))
 
 
 def _on_each(
