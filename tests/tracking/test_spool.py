@@ -149,8 +149,10 @@ def test_a_file_that_does_not_wholly_say_whose_it_is_is_nobodys(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="storage: must be a folder that can be written"):
-        Spool(tmp_path / "file" / "study").open("run")
+    for place in ("file/study", "file/below/study", f"{'a' * 300}/study"):
+        for look in (Spool.check, lambda spool: spool.open("run")):
+            with pytest.raises(InputError, match="storage: must be a folder that can be written"):
+                look(Spool(tmp_path / place))
 
 
 def test_a_full_disk_stops_no_study(tmp_path: Path) -> None:
