@@ -129,18 +129,23 @@ def remove_files(folder: Path) -> None:
 
     What cannot be removed stays.
     """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    drafts = [path for path in found if DRAFT.fullmatch(path.name) and path.is_dir()]
-    passing = [path for path in found if _PROBE.fullmatch(path.name)]
-    for draft in drafts:
-        names = (_CHECKPOINT, _PROBE)
-        passing += [p for p in draft.iterdir() if any(name.fullmatch(p.name) for name in names)]
-    for file in [*passing, *files_of_study(folder)]:
-        with suppress(OSError):
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if DRAFT.fullmatch(path.name):
+                _remove_draft(path)
+            elif _PROBE.fullmatch(path.name):
+                path.unlink()
+        for file in files_of_study(folder):
             file.unlink()
-    for draft in drafts:
-        with suppress(OSError):  # it may be somebody else's
-            draft.rmdir()
+
+
+def _remove_draft(folder: Path) -> None:
+    """Removes what a file of a study's was written in, and no other's, who may be writing."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if _CHECKPOINT.fullmatch(file.name) or _PROBE.fullmatch(file.name):
+                file.unlink()
+                folder.rmdir()
 
 
 def missing_folders(folder: Path) -> int:

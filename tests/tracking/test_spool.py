@@ -230,7 +230,9 @@ def litter(folder: Path) -> None:
     draft = folder / ".writing-abcd_012"
     draft.mkdir()
     (draft / "pack-3.safetensors").write_bytes(b"half")
-    (folder / ".writing-00000000").mkdir()
+    probe = folder / ".writing-00000000" / f"probe-{'2' * 16}"
+    probe.parent.mkdir()
+    probe.write_bytes(b"half")
 
 
 # What a user may keep in a storage folder, in the folder of a study's name and beside it.
@@ -243,6 +245,7 @@ THEIRS = {
     "churn/pack-a.safetensors": b"theirs",
     "churn/probe-1": b"theirs",
     "churn/.writing-abcdefgh/table.csv": b"theirs",
+    "churn/.writing-00000001/pack-0.parquet": b"theirs",
     "churn/record.jsonl.bak": b"theirs",
     "churn.csv": b"theirs",
     "other/record.jsonl": b"theirs",
