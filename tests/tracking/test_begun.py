@@ -18,6 +18,7 @@ from mlops import flags
 from mlops.errors import InputError
 from mlops.settings.study import TuneSettings
 from mlops.tracking.begun import LONGEST_PART, SETTINGS, SETTINGS_TAG, settings_tags
+from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.record import PACKING_TAG, find_study
 from mlops.tracking.spool import Spool
 from mlops.tracking.store import Store, open_store
@@ -250,3 +251,21 @@ def test_who_loses_a_run_that_mlflow_made_leaves_no_study_there(
         create(sqlite_store, "one", BEGUN.model_dump(), tmp_path / "file")
     assert find_study(sqlite_store, "one") is None
     assert PACKING_TAG not in sqlite_store.client.get_run(given).data.tags
+
+
+def test_who_goes_on_with_a_study_before_its_maker_has_it_keeps_it(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = sqlite_store.client
+    create_run, quicker = client.create_run, []
+
+    def create_run_and_lose(*given: Any, **named: Any) -> Any:
+        run = create_run(*given, **named)
+        quicker.append(Lease(DriverTag(sqlite_store, run.info.run_id, "one")).take())
+        return run
+
+    monkeypatch.setattr(client, "create_run", create_run_and_lose)
+    with pytest.raises(InputError, match="`one` must have one driver at a time, got one already"):
+        create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    quicker[0].release()
+    assert_goes_on_as_begun(sqlite_store, "one", tmp_path)
