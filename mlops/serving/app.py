@@ -136,6 +136,7 @@ class Endpoint:
             except Disconnected:
                 return
             else:
+                # Of an answer that is not whole the server closes the connection.
                 with suppress(Disconnected):
                     await send(head(answer))
                     await self._answers.send(send, {**BODY, "body": answer.body})
