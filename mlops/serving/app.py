@@ -138,8 +138,7 @@ class Endpoint:
             else:
                 # Of an answer that is not whole the server closes the connection.
                 with suppress(Disconnected):
-                    await send(head(answer))
-                    await self._answers.send(send, {**BODY, "body": answer.body})
+                    await self._answers.send(send, head(answer), {**BODY, "body": answer.body})
         name = route.name if route else "other"
         self._metrics.count(name, answer, time.perf_counter() - started)
 
