@@ -100,7 +100,8 @@ def _shorten_news() -> None:
     from ray._private import worker
 
     def tell(news: dict[str, Any], ignore_prefix: bool) -> None:
-        print(f"Ray: {first_line(Exception(*news['lines']))}", file=sys.stderr, flush=True)
+        text = first_line(Exception("\n".join(news["lines"])))
+        print(f"Ray: {text}", file=sys.stderr, flush=True)
 
     worker.print_to_stdstream = tell
 
