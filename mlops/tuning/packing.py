@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from mlops.errors import InputError
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.grouping import seconds_of_step
 from mlops.nn.sizes import TableSize, most_members
@@ -69,6 +70,9 @@ def choose(
         memory: Bytes that a worker may take of its GPU, the smallest one's where they differ; None
             where that is not known.
         beside: More workers, without a GPU, beside those with one; of these is `pack_size`, then.
+
+    Raises:
+        InputError: The table does not fit a worker's GPU.
     """
     if pack_size == "auto":
         pack_size = _pays(max_evals, workers, widest, table, device, memory)
@@ -110,6 +114,12 @@ def _pays(
     if device == "cuda" and memory is not None:
         # The whole table is on the GPU beside the packs.
         room = int(MEMORY_SHARE * (memory - table.bytes))
+        if room < 0:
+            raise InputError(
+                f"the encoded table, {table.bytes / 1e6:,.0f} MB, must fit what a worker has of "
+                f"its GPU, got {memory / 1e6:,.0f} MB; raise resources.gpus_per_worker, set it to "
+                "0 to train on cores, or leave out columns of many levels"
+            )
         fitting = most_members(widest, table, device, room, most)
     else:
         widths = (table.n_features, *widest.hidden_dims, table.n_classes)

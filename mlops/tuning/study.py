@@ -292,8 +292,10 @@ def _import_search(plan: Plan) -> None:
 
 def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
     from mlops.data.dataset import encode, fit_encoder
+    from mlops.data.room import check_room, free_memory
 
     encoder = fit_encoder(parts)
+    check_room(encoder, len(parts.train) + len(parts.validation), free_memory())
     return encoder, encode(parts, encoder)
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn import sizes
@@ -56,6 +57,10 @@ else:
 print(peak - before)
 """
 
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 TABLE = TableSize(n_train=3_000, n_val=1_000, n_features=30, n_classes=2)
 SHAPES: list[tuple[str, int, dict[str, Any], dict[str, int]]] = [
     ("narrow", 48, {}, {}),
@@ -79,7 +84,7 @@ def taken(device: str, members: int, table: TableSize, member: Hyperparameters) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 @pytest.mark.parametrize(
     ("members", "given", "sized"), [shape[1:] for shape in SHAPES], ids=[s[0] for s in SHAPES]
 )
