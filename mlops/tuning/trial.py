@@ -18,7 +18,7 @@ import ray
 from ray import tune
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.records import METRICS, EpochRecord, TrialResult
+from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tuning.checkpoint import Checkpoints, Told
 
 # Seconds between reports of a worker: people look once a second.
@@ -143,6 +143,7 @@ class PackTrial(tune.Trainable):
         self, pack: int, members: Mapping[int, Hyperparameters]
     ) -> Iterator[list[EpochRecord | TrialResult]]:
         """Yields all that happens to a pack, of its past too if there is a checkpoint."""
+        from mlops.nn.memory import shortage
         from mlops.nn.passes import Rows
         from mlops.nn.training import Halving, PackTraining
 
@@ -151,9 +152,21 @@ class PackTrial(tune.Trainable):
             snapshot, told = checkpoints.open(pack, self._fingerprint(members))
             yield told.events()
         x_train, y_train, x_val, y_val = self._rows
+        on_device: list[Rows] = []
+        lack = shortage(
+            lambda: on_device.append(
+                Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes)
+            )
+        )
+        if lack is not None:
+            size = sum(array.nbytes for array in self._rows) / 1e6
+            reason = f"the table, {size:,.0f} MB encoded, does not fit the device's memory: {lack}"
+            ended = {result["trial"] for result in self._told.results}
+            yield [_failed(number, reason) for number in members if number not in ended]
+            return
         training = PackTraining(
             list(members.values()),
-            Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes),
+            on_device[0],
             seed=options.seed,
             numbers=list(members),
             metric=options.metric,
@@ -240,6 +253,10 @@ class PackTrial(tune.Trainable):
             return (-math.inf, 0)
         sign = 1.0 if METRICS[self._options.metric] == "max" else -1.0
         return (sign * result.score, -result.trial)
+
+
+def _failed(number: int, reason: str) -> TrialResult:
+    return TrialResult(number, Outcome.FAILED, reason, 0, 0, None, {}, 0.0)
 
 
 def _place(device: str) -> dict[str, str]:
