@@ -21,7 +21,7 @@ SETTINGS = "settings.yaml"
 RESULT_TAG = "result"
 # Only a study's own run has it.
 PACKING_TAG = "packs_in_flight"
-_PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu")
+_PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu", "merit")
 ENDS_TAG = "max_evals"
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlops.nn.training import Snapshot
 
 # To be raised when a checkpoint is written in another way or training goes on from it otherwise.
-FORMAT = 1
+FORMAT = 2
 
 _RECORD_WIDTH = len(fields(EpochRecord))
 

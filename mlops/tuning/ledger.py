@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.nn.records import Outcome, rank
+from mlops.nn.records import MERIT, NO_MERIT, Outcome, merit
 from mlops.tracking.logger import failure_reason, is_tried_in_parts, trained
 from mlops.tracking.record import TrialRecord
 
@@ -50,6 +50,7 @@ class Ledger(Callback):
         metric: The study's metric.
         max_evals: Trials of the study.
         trials: What is on record of a study that is resumed.
+        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Ledger(Callback):
         metric: str,
         max_evals: int,
         trials: Mapping[int, TrialRecord] = MappingProxyType({}),
+        merit_version: int = MERIT,
     ) -> None:
         self.metric, self.max_evals = metric, max_evals
+        self._merit_version = merit_version
         self.rows = {number: _row(number, t) for number, t in sorted(trials.items()) if t.ended}
         self.ended_before = len(self.rows)
         self.best = next(iter(self.leaders(1)), None)
@@ -130,16 +133,18 @@ class Ledger(Callback):
         row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
         row.seconds, row.node, row.device = ended["seconds"], ended["node"], ended["device"]
         # Not `leaders(1)`: sorting all trials at each one's end is a millisecond after 3,000.
-        if row.score is not None and (self.best is None or self._rank(row) < self._rank(self.best)):
+        if self._merit(row) < (NO_MERIT if self.best is None else self._merit(self.best)):
             self.best = row
 
     def leaders(self, n: int) -> list[Row]:
         """Returns the n best trials so far, duplicates left out."""
-        scored = [r for r in self.rows.values() if r.score is not None and r.duplicate_of is None]
-        return heapq.nsmallest(n, scored, key=self._rank)
+        own = (row for row in self.rows.values() if row.duplicate_of is None)
+        merits = ((merit, row) for row in own if (merit := self._merit(row)) < NO_MERIT)
+        return [row for _, row in heapq.nsmallest(n, merits)]
 
-    def _rank(self, row: Row) -> tuple[float, int]:
-        return rank(self.metric, row.score or 0.0, row.trial)
+    def _merit(self, row: Row) -> tuple[float, ...]:
+        """Sorts the better trials first."""
+        return merit(self.metric, row.metrics, row.best_epoch, row.trial, self._merit_version)
 
     def _settle_duplicates(self) -> None:
         for row in self.rows.values():

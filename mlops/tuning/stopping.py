@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from mlops.nn.records import rank
+from mlops.nn.records import reaches
 from mlops.tuning.ledger import Ledger
 
 
@@ -55,11 +55,7 @@ class Stop(Stopper):
     def _why(self) -> str | None:
         best, metric = self._ledger.best, self._ledger.metric
         score = None if best is None else best.score
-        if (
-            self._target is not None
-            and score is not None
-            and rank(metric, score, 0) <= rank(metric, self._target, 0)
-        ):
+        if self._target is not None and score is not None and reaches(metric, score, self._target):
             return f"the target was reached, {metric} {score:g}"
         if self._deadline is not None and time.monotonic() > self._deadline:
             return "the time_budget was spent"

@@ -344,7 +344,8 @@ def _begin(
         run = StudyRun.resume(store, ready.record, resolved, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
-        return made, resuming.read_before(ready.record, run, spool, plan.metric)
+        before = resuming.read_before(ready.record, run, spool, plan.metric, ready.packing.merit)
+        return made, before
     except BaseException as error:
         with suppress(TrackingError):
             run.end(error)

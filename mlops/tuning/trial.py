@@ -6,7 +6,6 @@ torch is imported by the worker only: the driver names this class and need not w
 from __future__ import annotations
 
 import faulthandler
-import math
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ import ray
 from ray import tune
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.records import METRICS, EpochRecord, TrialResult
+from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, TrialResult, merit
 from mlops.tuning.checkpoint import Checkpoints, Told
 
 # Seconds between reports: each costs the driver some milliseconds, and people look once a second.
@@ -55,6 +54,7 @@ class PackOptions:
         checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
         timeout: Seconds that a worker may go without a report before it is ended; None for ever.
+        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     seed: int
@@ -66,6 +66,7 @@ class PackOptions:
     checkpoint_every: float | None = None
     checkpoints: str | None = None
     timeout: float | None = None
+    merit_version: int = MERIT
 
 
 class PackTrial(tune.Trainable):
@@ -144,6 +145,7 @@ class PackTrial(tune.Trainable):
             metric=options.metric,
             halving=Halving(options.eta, options.min_epochs) if options.eta else None,
             precision=options.precision,
+            merit_version=options.merit_version,
             snapshot=snapshot,
         )
         for events in training.events():
@@ -160,6 +162,7 @@ class PackTrial(tune.Trainable):
         return {
             "seed": options.seed,
             "metric": options.metric,
+            "merit": options.merit_version,
             "eta": options.eta,
             "min_epochs": options.min_epochs,
             "device": self._device,
@@ -211,7 +214,7 @@ class PackTrial(tune.Trainable):
     def _take(self, result: TrialResult) -> dict[str, Any]:
         # What a checkpoint tells again has its weights if it was the best then.
         contends = result.weights and result.trial not in self._settled
-        if contends and self._order(result) > self._order(self._told.best):
+        if contends and self._merit(result) < self._merit(self._told.best):
             self._told.best = result
         fields = asdict(replace(result, weights={}))
         del fields["weights"]
@@ -219,12 +222,14 @@ class PackTrial(tune.Trainable):
         self._told.results.append(fields)
         return {**fields, **self._place}
 
-    def _order(self, result: TrialResult | None) -> tuple[float, int]:
-        """Sorts better scores last, and of equal ones the lower number, as the ledger does."""
-        if result is None or result.score is None:
-            return (-math.inf, 0)
-        sign = 1.0 if METRICS[self._options.metric] == "max" else -1.0
-        return (sign * result.score, -result.trial)
+    def _merit(self, result: TrialResult | None) -> tuple[float, ...]:
+        """Sorts the better trials first, as the ledger does."""
+        if result is None:
+            return NO_MERIT
+        metrics, epoch = result.metrics, result.best_epoch
+        return merit(
+            self._options.metric, metrics, epoch, result.trial, self._options.merit_version
+        )
 
 
 def _place(device: str) -> dict[str, str]:
