@@ -59,7 +59,8 @@ class Outcome(str, Enum):
     """How a trial ended.
 
     COMPLETED: trained for all its epochs. PRUNED: stopped at a rung, its score counts. FAILED:
-    has no score, for a stated reason. INTERRUPTED: the study was stopped while it was under way.
+    has no score, for a stated reason. INTERRUPTED: the study was stopped while it was under way;
+    its score is the best so far, and a study that is resumed trains it to its end.
     """
 
     COMPLETED = "completed"
@@ -96,7 +97,7 @@ class TrialResult:
         reason: Why, unless completed.
         epochs: Epochs trained.
         best_epoch: The epoch with the best score, from 1; 0 when there is none.
-        score: The study's metric at that epoch; None when failed.
+        score: The study's metric at that epoch; None when there is none.
         metrics: All metrics at that epoch.
         seconds: The trial's share of its pack's training time.
         weights: The weights after that epoch, as `MLP.state_dict()` has them.

@@ -275,6 +275,19 @@ class PackTraining:
         seconds = (time.perf_counter() - started) / max(1, members)
         return [event for group in together for event in group.end_epoch(seconds)]
 
+    def release(self, reason: str) -> list[TrialResult]:
+        """Lets all members leave as interrupted, with what they are best in so far.
+
+        To be called while `events` waits to be asked for the next list, which there is not, then.
+        """
+        return [
+            result
+            for group in self._groups
+            for result in group.release(
+                Outcome.INTERRUPTED, {run.number: reason for run in group.runs}
+            )
+        ]
+
     def snapshot(self) -> Snapshot:
         """Returns where training stands after the last list that `events` has yielded.
 

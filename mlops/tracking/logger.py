@@ -138,10 +138,13 @@ class StudyLogger(MLflowLoggerCallback):
         return number not in self._ended and record["epoch"] > self._epochs.get(number, 0)
 
     def _keep_best(self, result: Mapping[str, Any]) -> None:
-        """Keeps the weights of the best trial so far, before its run says that it has ended."""
+        """Keeps the weights of the best trial so far, before its run says that it has ended.
+
+        Not of one that was interrupted: it ends with others.
+        """
         number = result["best"]["trial"]
         for ended in result["results"]:
-            if ended["trial"] == number:
+            if ended["trial"] == number and ended["outcome"] != Outcome.INTERRUPTED:
                 key = self._merit(number, ended)
                 if key < self._best:
                     self._best = key
@@ -153,8 +156,10 @@ class StudyLogger(MLflowLoggerCallback):
 
     def _end(self, result: Mapping[str, Any]) -> None:
         number = result["trial"]
-        metrics = {"seconds": result["seconds"]} if result["epochs"] else {}
-        if result["score"] is not None:
+        # What an interrupted trial has is no metric of its run: those cannot be taken back.
+        is_final = result["outcome"] != Outcome.INTERRUPTED
+        metrics = {"seconds": result["seconds"]} if result["epochs"] and is_final else {}
+        if result["score"] is not None and is_final:
             metrics[f"best_{self._metric}"] = result["score"]
             metrics["best_epoch"] = result["best_epoch"]
         self._writer.end(number, result, metrics)

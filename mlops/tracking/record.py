@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SETTINGS = "settings.yaml"
 RESULT_TAG = "result"
+# The same of a trial that was interrupted, until it goes on.
+SO_FAR_TAG = "result_so_far"
 # Only a study's own run has it.
 PACKING_TAG = "packs_in_flight"
 _PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu", "merit")

@@ -1,8 +1,11 @@
 """Checkpoints of packs: a pack whose worker has died goes on from where it was not long before.
 
-A checkpoint is one safetensors file, `pack-<n>.safetensors`. It holds the state of the training and
-all that the pack has told so far, so that nothing depends on which reports have arrived. The driver
-imports this module too: torch is imported by those who write and read.
+So does one of a study that was stopped, exactly from where it was.
+
+A checkpoint is one safetensors file, `pack-<n>-<first trial>.safetensors`, for a pack may be
+trained in parts. It holds the state of the training and all that the pack has told so far, so that
+nothing depends on which reports have arrived. The driver imports this module too: torch is imported
+by those who write and read.
 """
 
 from __future__ import annotations
@@ -70,19 +73,23 @@ class Checkpoints:
 
     Args:
         folder: Where the files are, a path or a URI in an object store; made when needed.
-        every: Seconds from one checkpoint to the next.
+        every: Seconds from one checkpoint to the next; None for never, unless asked for.
         rows: The arrays that the packs train on.
     """
 
-    def __init__(self, folder: str, every: float, rows: Sequence[np.ndarray]) -> None:
+    def __init__(self, folder: str, every: float | None, rows: Sequence[np.ndarray]) -> None:
         self._folder, self._every, self._rows = folder, every, rows
         self._has_complained = False
+        self._may_exist = False
 
-    def open(self, pack: int, settings: Mapping[str, Any]) -> tuple[Snapshot | None, Told]:
+    def open(
+        self, pack: int, first: int, settings: Mapping[str, Any]
+    ) -> tuple[Snapshot | None, Told]:
         """Turns to a pack.
 
         Args:
             pack: The pack's number.
+            first: The first trial of it, or of the part of it, that is trained.
             settings: What its training depends on besides the rows, as JSON values. A checkpoint
                 that was written with others is not used.
 
@@ -91,12 +98,14 @@ class Checkpoints:
         """
         from safetensors import SafetensorError
 
-        self._path = f"{self._folder}/pack-{pack}.safetensors"
+        self._path = f"{self._folder}/pack-{pack}-{first}.safetensors"
+        self._may_exist = True
         self._settings = settings
         self._last = time.monotonic()
         try:
             found = self._read()
         except (FileNotFoundError, NotADirectoryError):
+            self._may_exist = False
             return None, Told()
         except OSError as error:
             self._complain(error)
@@ -110,7 +119,7 @@ class Checkpoints:
 
     def is_due(self) -> bool:
         """Whether the last checkpoint, or the pack's start, is long enough ago."""
-        return time.monotonic() - self._last >= self._every
+        return self._every is not None and time.monotonic() - self._last >= self._every
 
     def write(self, snapshot: Snapshot, told: Told) -> None:
         """Puts a checkpoint in the last one's place, once it is wholly on the disk."""
@@ -119,6 +128,7 @@ class Checkpoints:
 
         tensors, facts = _packed(self._fingerprint, snapshot, told)
         metadata = {"facts": facts, "checksum": _checksum(facts, tensors)}
+        self._may_exist = True
         try:
             with replacing(self._path) as unfinished:
                 # Not by way of bytes, which takes 5x the time.
@@ -131,8 +141,9 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes the pack's checkpoint, if there is one."""
-        with suppress(OSError):
-            remove(self._path)
+        if self._may_exist:
+            with suppress(OSError):
+                remove(self._path)
 
     def _complain(self, error: Exception) -> None:
         if not self._has_complained:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -19,6 +19,9 @@ from ray import tune
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, TrialResult, merit
 from mlops.tuning.checkpoint import Checkpoints, Told
+
+if TYPE_CHECKING:
+    from mlops.nn.training import PackTraining
 
 # Seconds between reports: each costs the driver some milliseconds, and people look once a second.
 REPORT_SECONDS = 1.0
@@ -50,7 +53,8 @@ class PackOptions:
         device: Where packs train.
         gpu_share: What part of its GPU's memory a worker may take.
         precision: Of matrix products, a name in `precision.DTYPES`.
-        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
+        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for one only when
+            the study stops.
         checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
         timeout: Seconds that a worker may go without a report before it is ended; None for ever.
@@ -79,6 +83,9 @@ class PackTrial(tune.Trainable):
     those on record. `scores` has [trial number, score or None] for each trial that has ended; the
     last report is `done`. A pack that goes on from a checkpoint first reports again all that it had
     told by then.
+
+    A pack that is to release its trials leaves a checkpoint to go on from. Its last report has them
+    as interrupted, with their scores so far, which count for the best but are not among `scores`.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -101,7 +108,7 @@ class PackTrial(tune.Trainable):
         self._options = options
         self._place = _place(self._device)
         self._checkpoints: Checkpoints | None = None
-        if options.checkpoints is not None and options.checkpoint_every is not None:
+        if options.checkpoints is not None:
             self._checkpoints = Checkpoints(
                 options.checkpoints, options.checkpoint_every, self._rows
             )
@@ -122,6 +129,8 @@ class PackTrial(tune.Trainable):
             if trial["duplicate_of"] is None
         }
         self._told = Told()
+        self._training: PackTraining | None = None
+        self._stopped: str | None = None
         self._settled = frozenset(config["settled"])
         self._events = self._train(config["pack"], members) if members else iter(())
 
@@ -134,10 +143,11 @@ class PackTrial(tune.Trainable):
 
         options, checkpoints, snapshot = self._options, self._checkpoints, None
         if checkpoints is not None:
-            snapshot, told = checkpoints.open(pack, self._fingerprint(members))
+            fingerprint = self._fingerprint(members)
+            snapshot, told = checkpoints.open(pack, next(iter(members)), fingerprint)
             yield told.events()
         x_train, y_train, x_val, y_val = self._rows
-        training = PackTraining(
+        self._training = training = PackTraining(
             list(members.values()),
             Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes),
             seed=options.seed,
@@ -171,11 +181,20 @@ class PackTrial(tune.Trainable):
             "trials": [[number, member.to_dict()] for number, member in members.items()],
         }
 
+    def release(self, reason: str) -> dict[str, Any]:
+        """Makes the last report of a pack that is not trained further for now.
+
+        Args:
+            reason: Why it is not.
+        """
+        self._stopped = reason
+        return self.train()
+
     def step(self) -> dict[str, Any]:
         """Trains for about a second, or ends the process when an epoch takes for ever."""
         self._expect_progress()
         try:
-            return self._step()
+            return self._step() if self._stopped is None else self._release(self._stopped)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -186,7 +205,7 @@ class PackTrial(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         deadline = time.monotonic() + REPORT_SECONDS
-        report: dict[str, Any] = {"records": [], "results": [], "done": True}
+        report = _empty_report()
         best = self._told.best
         for events in self._events:
             self._expect_progress()
@@ -195,14 +214,32 @@ class PackTrial(tune.Trainable):
                     report["records"].append(self._note(event))
                 else:
                     report["results"].append(self._take(event))
-            if time.monotonic() > deadline:
+            # Not before training has begun: reading a checkpoint may take longer than this.
+            if time.monotonic() > deadline and self._training is not None:
                 report["done"] = False
                 break
-        if self._told.best is not None and self._told.best is not best:
+        return self._with_best(report, best, self._told.best)
+
+    def _release(self, reason: str) -> dict[str, Any]:
+        report = _empty_report()
+        best = self._told.best
+        if self._training is not None:
+            if self._checkpoints is not None:
+                self._checkpoints.write(self._training.snapshot(), self._told)
+            # Not among what is told: a checkpoint's training goes on with them.
+            for result in self._training.release(reason):
+                report["results"].append({**_fields(result), **self._place})
+                best = self._better(result, best)
+        return self._with_best(report, self._told.best, best)
+
+    def _with_best(
+        self, report: dict[str, Any], before: TrialResult | None, best: TrialResult | None
+    ) -> dict[str, Any]:
+        """Adds to a report the best trial's weights, unless it was the best before."""
+        if best is not None and best is not before:
             from safetensors.torch import save
 
-            weights = save(self._told.best.weights)
-            report["best"] = {"trial": self._told.best.trial, "weights": weights}
+            report["best"] = {"trial": best.trial, "weights": save(best.weights)}
         report["scores"] = [[ended["trial"], ended["score"]] for ended in self._told.results]
         return report
 
@@ -212,15 +249,16 @@ class PackTrial(tune.Trainable):
         return fields
 
     def _take(self, result: TrialResult) -> dict[str, Any]:
-        # What a checkpoint tells again has its weights if it was the best then.
-        contends = result.weights and result.trial not in self._settled
-        if contends and self._merit(result) < self._merit(self._told.best):
-            self._told.best = result
-        fields = asdict(replace(result, weights={}))
-        del fields["weights"]
-        fields["outcome"] = result.outcome.value
+        self._told.best = self._better(result, self._told.best)
+        fields = _fields(result)
         self._told.results.append(fields)
         return {**fields, **self._place}
+
+    def _better(self, result: TrialResult, best: TrialResult | None) -> TrialResult | None:
+        """Returns the better of two, the first of which may not contend."""
+        # What a checkpoint tells again has its weights if it was the best then.
+        contends = result.weights and result.trial not in self._settled
+        return result if contends and self._merit(result) < self._merit(best) else best
 
     def _merit(self, result: TrialResult | None) -> tuple[float, ...]:
         """Sorts the better trials first, as the ledger does."""
@@ -230,6 +268,17 @@ class PackTrial(tune.Trainable):
         return merit(
             self._options.metric, metrics, epoch, result.trial, self._options.merit_version
         )
+
+
+def _empty_report() -> dict[str, Any]:
+    return {"records": [], "results": [], "done": True}
+
+
+def _fields(result: TrialResult) -> dict[str, Any]:
+    """Returns a result as JSON values, without the weights."""
+    fields = asdict(replace(result, weights={}))
+    del fields["weights"]
+    return {**fields, "outcome": result.outcome.value}
 
 
 def _place(device: str) -> dict[str, str]:
