@@ -32,6 +32,7 @@ class TimedSearch(PackSearch):
         self._out: dict[str, int] = {}
         self._stalled_since: float | None = None
         self._cpu_at_start = time.thread_time()
+        self._process_at_start = time.process_time()
 
     def suggest(self, trial_id: str) -> Any:
         began, cpu = time.monotonic(), time.thread_time()
@@ -55,6 +56,7 @@ class TimedSearch(PackSearch):
         super().on_trial_complete(trial_id, *args, **named)
         LINE.ended.append((time.monotonic(), self._out.pop(trial_id)))
         LINE.driver_cpu = time.thread_time() - self._cpu_at_start
+        LINE.process_cpu = time.process_time() - self._process_at_start
 
 
 class TimedTrial(PackTrial):

@@ -90,6 +90,7 @@ class Timeline:
         ended: When the driver knew of a pack's end, and its trials.
         search_cpu: Processor time of the searcher.
         driver_cpu: Processor time of the driver's main thread in the search phase.
+        process_cpu: That of all its threads.
         closing: Seconds that writing the record took after the search.
     """
 
@@ -100,6 +101,7 @@ class Timeline:
     ended: list[tuple[float, int]] = field(default_factory=list)
     search_cpu: float = 0.0
     driver_cpu: float = 0.0
+    process_cpu: float = 0.0
     closing: float = 0.0
 
     @classmethod

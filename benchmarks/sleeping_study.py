@@ -4,7 +4,8 @@ python -m benchmarks.sleeping_study WORKERS [flags of ray_jobs.tune]
 
 The cluster is one of several raylets on this machine, of one logical core a worker. Everything but
 the training is real: the searcher is told scores, every epoch is recorded, and the best trial's
-model, of weights drawn at random, is registered. `SLEEP_SECONDS` says how long a pack takes.
+model, of weights drawn at random, is registered. `SLEEP_SECONDS` says how long a pack takes
+in the middle, `SLEEP_EPOCH` how long an epoch, a second unless it says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +30,7 @@ CORES_A_NODE = 8
 
 
 class SleepingTrial(PackTrial):
-    """Sleeps for the time of a pack, telling of its trials' epochs once a second.
+    """Sleeps for the time of a pack, telling of its trials' epochs as packs report.
 
     It imports no torch: what a worker's start costs on one machine is not what is measured.
     """
@@ -38,35 +38,49 @@ class SleepingTrial(PackTrial):
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
         self._width = ray.get(rows.arrays)[0].shape[1]
         self._classes = rows.n_classes
-        self._spans: list[tuple[int, float, float]] = []
+        self._every = options.report_every
+        self.worker = os.getpid()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._sleeping = self._sleep([t for t in new_config["trials"] if not t["duplicate_of"]])
+        self._trials = [t for t in new_config["trials"] if t["duplicate_of"] is None]
+        self._slept, self._seconds = 0.0, _seconds(new_config["pack"])
+        self._epoch = float(os.environ.get("SLEEP_EPOCH", "1"))
         return True
 
-    def step(self) -> dict[str, Any]:
-        return next(self._sleeping)
+    def next_sleep(self) -> float:
+        """Seconds until the next report."""
+        return min(self._every, self._seconds - self._slept) if self._trials else 0.0
 
-    def _sleep(self, trials: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        seconds = float(os.environ["SLEEP_SECONDS"])
-        steps = max(1, round(seconds))
-        scores = {t["number"]: float(np.random.default_rng(t["number"]).uniform()) for t in trials}
-        for step in range(1, steps + 1):
-            began = time.monotonic()
-            time.sleep(seconds / steps if trials else 0.0)
-            spans = [(os.getpid(), began, time.monotonic())]
-            records = [
-                {"trial": number, "epoch": step, **dict.fromkeys(METRIC_NAMES, score)}
-                for number, score in scores.items()
-            ]
-            report = {"records": records, "results": [], "scores": [], "done": step == steps}
-            if step == steps:
-                report["results"] = [_result(n, score, steps) for n, score in scores.items()]
-                report["scores"] = [[n, score] for n, score in scores.items()]
-                if scores:
-                    report["best"] = self._best(trials, scores)
-            yield {**report, "spans": spans}
+    def sleep(self) -> None:
+        """Lets them pass."""
+        time.sleep(self.next_sleep())
+
+    def step(self) -> dict[str, Any]:
+        began = time.monotonic()
+        self.sleep()
+        return self.told((self.worker, began, time.monotonic()))
+
+    def told(self, span: tuple[int, float, float]) -> dict[str, Any]:
+        """Makes a report of what was slept."""
+        first = int(self._slept / self._epoch) + 1
+        self._slept += self.next_sleep()
+        done = not self._trials or self._slept >= self._seconds
+        epochs = max(1, round(self._seconds / self._epoch))
+        last = epochs if done else int(self._slept / self._epoch)
+        scores = {t["number"]: _score(t["number"]) for t in self._trials}
+        records = [
+            {"trial": number, "epoch": epoch, **dict.fromkeys(METRIC_NAMES, score)}
+            for epoch in range(first, last + 1)
+            for number, score in scores.items()
+        ]
+        report = {"records": records, "results": [], "scores": [], "done": done, "spans": [span]}
+        if done:
+            report["results"] = [_result(n, score, epochs) for n, score in scores.items()]
+            report["scores"] = [[n, score] for n, score in scores.items()]
+            if scores:
+                report["best"] = self._best(self._trials, scores)
+        return report
 
     def _best(self, trials: list[dict[str, Any]], scores: dict[int, float]) -> dict[str, Any]:
         best = max(trials, key=lambda trial: scores[trial["number"]])
@@ -77,6 +91,16 @@ class SleepingTrial(PackTrial):
             weights[f"layers.{i}.weight"] = draw.normal(size=(n_out, n_in)).astype(np.float32)
             weights[f"layers.{i}.bias"] = np.zeros(n_out, np.float32)
         return {"trial": best["number"], "weights": save(weights)}
+
+
+def _seconds(pack: int) -> float:
+    """Packs differ, so that workers do not stay in step."""
+    share = np.random.default_rng(pack).uniform(0.5, 1.5)
+    return float(os.environ["SLEEP_SECONDS"]) * share
+
+
+def _score(number: int) -> float:
+    return float(np.random.default_rng(number).uniform())
 
 
 def _result(number: int, score: float, epochs: int) -> dict[str, Any]:

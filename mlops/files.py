@@ -6,10 +6,13 @@ use it is told as usual, for S3 by `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, the 
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ from mlops.errors import TableError, first_line
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
+# The folder that a file is in while it is written.
+DRAFT = re.compile(r"\.writing-[a-z0-9_]{8}")
 # Google's client would try for a quarter of an hour, deaf to Ctrl-C.
 RETRY_SECONDS = 20.0
 
@@ -28,14 +33,19 @@ def is_uri(path: str | Path) -> bool:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yields a path to write to, which takes the place of `path` if all goes well.
+
+    Args:
+        path: The file, or its URI.
+        overwrite: Whether it may take the place of a file that is there by then.
 
     Raises:
         TableError: The file cannot be written.
     """
+    put = _uploading(str(path), overwrite) if is_uri(path) else _renaming(Path(path), overwrite)
     try:
-        with _uploading(str(path)) if is_uri(path) else _renaming(Path(path)) as unfinished:
+        with put as unfinished:
             yield unfinished
     except OSError as error:
         raise TableError(
@@ -44,21 +54,40 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _renaming(path: Path) -> Iterator[Path]:
+def _renaming(path: Path, overwrite: bool) -> Iterator[Path]:
     path = path.resolve()  # a link stays one, and leads to the new file
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
         yield unfinished
+        if not overwrite:
+            _put(unfinished, path)
+            return
+        with suppress(OSError):  # there may be none, or it is another user's
+            shutil.copymode(path, unfinished)
         unfinished.replace(path)
 
 
+def _put(draft: Path, path: Path) -> None:
+    """Gives a file its name, unless there is one of that name."""
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without hard links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        draft.rename(path)
+
+
 @contextmanager
-def _uploading(uri: str) -> Iterator[Path]:
+def _uploading(uri: str, overwrite: bool) -> Iterator[Path]:
     store, key = _object_store(uri)
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         unfinished = Path(folder) / Path(key).name
         yield unfinished
+        if not overwrite and exists(uri):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with unfinished.open("rb") as source, store.open_output_stream(key) as target:
             shutil.copyfileobj(source, target)
 
@@ -107,6 +136,21 @@ def exists(path: str | Path) -> bool:
 
     store, key = _object_store(str(path))
     return bool(store.get_file_info(key).type is not FileType.NotFound)
+
+
+def is_same(one: str, other: str) -> bool:
+    """Tells whether two paths name the same file, if there is one.
+
+    Raises:
+        OSError: An object store cannot be asked.
+    """
+    if is_uri(one) and is_uri(other):
+        (store, key), (other_store, other_key) = _object_store(one), _object_store(other)
+        return bool(key == other_key and store.type_name == other_store.type_name)
+    if is_uri(one) or is_uri(other):
+        return False
+    paths = Path(one), Path(other)
+    return all(path.exists() for path in paths) and paths[0].samefile(paths[1])
 
 
 def _object_store(uri: str) -> tuple[FileSystem, str]:

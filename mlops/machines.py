@@ -149,16 +149,19 @@ def check_storage(place: str, cpus: float) -> None:
         InputError: The place cannot be used here, or some machine does not see it.
     """
     name = f"{place.rstrip('/')}/probe-{secrets.token_hex(8)}"
+    what = "a place" if is_uri(place) else "a folder"
     try:
         _write(name)
     except TableError as error:
-        raise InputError(f"storage: {error}") from error
+        raise InputError(
+            f"storage: must be {what} that can be written, got {place} ({_reason(error)}); name "
+            "another with --storage"
+        ) from error
     found = _on_each(lambda has: has.get("CPU", 0.0) >= cpus, _look, name)
     blind = [f"{host} does not: {reason}" for host, reason in found if reason]
     with suppress(OSError):
         remove(name)
     if blind:
-        what = "a place" if is_uri(place) else "a folder"
         raise InputError(
             f"storage: must be {what} that all machines share, got {place}; {'; '.join(blind)}; "
             "mount one folder on all of them, give s3://BUCKET/FOLDER, or leave checkpoints out"
@@ -182,8 +185,14 @@ def _look(name: str) -> str | None:
     except FileNotFoundError:
         return "what is written here is not there"
     except (OSError, TableError) as error:
-        return first_line(error)
+        return _reason(error)
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Says why a file cannot be read or written, without its name, which nobody knows."""
+    cause = error.__cause__ or error
+    return getattr(cause, "strerror", None) or first_line(cause)
 
 
 def _on_each(

@@ -1,4 +1,4 @@
-"""A job on a Ray cluster: sent to its job server, followed, stopped with Ctrl-C.
+"""A job on a Ray cluster: sent to its job server, followed there (see `remote_job`).
 
 This is `ray job submit` in the job's own words: the same command with `--address http://...` says
 the same things, ends with the same JSON line and exits with the same status. So does `ray://...`:
@@ -7,7 +7,6 @@ as a study's driver holds threads and files, it runs in the cluster and not behi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -25,9 +24,11 @@ from urllib.request import urlopen
 
 from mlops.cluster import CONNECT_SECONDS, authenticate, greet
 from mlops.errors import InputError, RemoteJobError, first_line
+from mlops.job_log import JobLog
+from mlops.remote_job import RemoteJob, connect
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
+    from ray.job_submission import JobDetails
 
 T = TypeVar("T")
 
@@ -72,13 +73,13 @@ def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[
     Raises:
         InputError: There is no such server, it does not let this process in, or the cluster cannot
             reach the store.
-        RemoteJobError: The job failed; it has said why.
-        KeyboardInterrupt: The user stopped it.
+        RemoteJobError: The job failed; it has said why. Or its server has been away for too long.
+        KeyboardInterrupt: The user stopped it, or left it.
     """
     authenticate()
     address = _answered(address, lambda: _job_server(address))
     _check_store(tracking_uri, address)
-    client = _answered(address, lambda: _connect(address))
+    client = _answered(address, lambda: connect(address))
     command = shlex.join(["python", "-m", f"ray_jobs.{job}", *_without_address(argv)])
     environment = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     environment["MLFLOW_TRACKING_URI"] = tracking_uri
@@ -86,15 +87,8 @@ def run(job: str, argv: Sequence[str], address: str, tracking_uri: str) -> dict[
     runtime = {"working_dir": ".", "env_vars": environment}
     number = _answered(address, lambda: client.submit_job(entrypoint=command, runtime_env=runtime))
     print(f"job {number} at {address}", file=sys.stderr, flush=True)
-    output = _Output()
-    try:
-        details = _follow(client, number, output)
-    except KeyboardInterrupt:
-        print("stopping the job", file=sys.stderr, flush=True)
-        _stop(client, number)
-        _follow(client, number, output)
-        raise
-    return _result(details, output, number)
+    sent = RemoteJob(client, number, address)
+    return _result(sent.follow(), sent.log, number)
 
 
 def _job_server(address: str) -> str:
@@ -115,16 +109,6 @@ def _job_server(address: str) -> str:
     return url
 
 
-def _stop(client: JobSubmissionClient, number: str) -> None:
-    try:
-        client.stop_job(number)
-    except (OSError, RuntimeError) as error:
-        raise RemoteJobError(
-            f"the job {number} must be within reach to be stopped, got {first_line(error)}; if it "
-            f"goes on, `ray job stop {number}`"
-        ) from error
-
-
 def _check_store(uri: str, address: str) -> None:
     if urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1"):
         return  # this machine, or a tunnel
@@ -133,17 +117,6 @@ def _check_store(uri: str, address: str) -> None:
             f"tracking.uri: must be a store that the cluster reaches, got {uri}; start `mlflow "
             "server` in its network and set MLFLOW_TRACKING_URI"
         )
-
-
-def _connect(address: str) -> JobSubmissionClient:
-    from ray.job_submission import JobSubmissionClient
-
-    # RAY_ADDRESS would win over what is given.
-    os.environ["RAY_API_SERVER_ADDRESS"] = address
-    # They tell of each file that is sent, and of each connection that is closed.
-    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return JobSubmissionClient(address)
 
 
 def _answered(address: str, ask: Callable[[], T]) -> T:
@@ -176,66 +149,15 @@ def _without_address(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-class _Output:
-    """What a job writes: shown as it comes, but for a last line of JSON, which is its result."""
-
-    def __init__(self) -> None:
-        self.result = ""
-        self.length = 0
-        self._held = ""
-
-    def add(self, text: str) -> None:
-        """Takes the next piece."""
-        self.length += len(text)
-        *lines, self._held = (self._held + text).split("\n")
-        for line in lines:
-            self._show(line)
-
-    def _show(self, line: str) -> None:
-        if line.startswith("{"):
-            self.result = line
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-
-def _follow(client: JobSubmissionClient, number: str, output: _Output) -> JobDetails:
-    """Shows what a job writes until it has ended, whatever the connection does meanwhile.
-
-    Raises:
-        RemoteJobError: The server has been away for too long.
-    """
-    from aiohttp import ClientError
-
-    async def tail() -> None:
-        known = output.length  # it begins again at the beginning
-        async for text in client.tail_job_logs(number):
-            output.add(text[known:])
-            known = max(0, known - len(text))
-
-    heard = time.monotonic()
-    while True:
-        try:
-            asyncio.run(tail())
-            details = client.get_job_info(number)
-            if details.status.is_terminal():
-                return details
-            heard = time.monotonic()
-        except (ClientError, OSError, RuntimeError) as error:
-            if time.monotonic() - heard > PATIENCE_SECONDS:
-                raise RemoteJobError(
-                    f"the job {number} must be within reach, got {first_line(error)}; it goes on "
-                    f"by itself, see `ray job logs {number} --follow`"
-                ) from error
-        time.sleep(0.5)
-
-
-def _result(details: JobDetails, output: _Output, number: str) -> dict[str, Any]:
+def _result(details: JobDetails, log: JobLog, number: str) -> dict[str, Any]:
     status = str(details.status.value)
     if status == "SUCCEEDED":
-        if not output.result:
+        if not log.result:
             raise RemoteJobError(f"the job {number} must answer with a line of JSON, got none")
-        result: dict[str, Any] = json.loads(output.result)
+        result: dict[str, Any] = json.loads(log.result)
         return result
+    if log.result:
+        print(log.result, file=sys.stderr, flush=True)
     if status == "STOPPED":
         raise RemoteJobError(f"the job {number} must run to its end, got stopped", 130)
     code = details.driver_exit_code

@@ -18,15 +18,16 @@ from mlops.settings.setup import GenerateDataSettings
 def main(argv: list[str]) -> dict[str, Any]:
     """Generates the table and records it as an MLflow dataset."""
     given = flags.load(GenerateDataSettings, argv, name="generate_data", description=__doc__ or "")
-    from mlops.data.synthetic import SyntheticSpec, make_table, write_table
+    from mlops.data.synthetic import SyntheticSpec, check_output, make_table, write_table
     from mlops.tracking.dataset import log_generated
     from mlops.tracking.store import explained, open_store
 
-    spec = SyntheticSpec(**given.model_dump(exclude={"output", "tracking"}))
+    spec = SyntheticSpec(**given.model_dump(exclude={"output", "overwrite", "tracking"}))
+    check_output(given.output, overwrite=given.overwrite)
     frame = make_table(spec)
     store = open_store(given.tracking.uri, given.tracking.experiment)
     write_table(frame, given.output)
-    recorded = given.model_dump(exclude={"tracking"})
+    recorded = given.model_dump(exclude={"overwrite", "tracking"})
     with explained(store):
         run_id = log_generated(
             store, "generate_data", frame, given.output, spec.describe(), recorded

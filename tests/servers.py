@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.request import urlopen
 
 import pytest
@@ -37,10 +38,18 @@ class MlflowServer:
     Args:
         folder: Where it keeps its log, its artifacts and, unless told otherwise, its database.
         database: Another database's URI.
+        flags: More flags.
+        environment: More variables.
     """
 
-    def __init__(self, folder: Path, database: str | None = None) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        database: str | None = None,
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.folder, self._flags, self._more = folder, flags, environment
         self.uri = f"http://127.0.0.1:{free_port()}"
         self._database = database or f"sqlite:///{folder}/mlflow.db"
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,14 +58,14 @@ class MlflowServer:
         port = self.uri.rpartition(":")[2]
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
         command += ["--workers", "1", "--port", port, "--backend-store-uri", self._database]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), *self._flags]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env={**clean, **quiet},
+                env={**clean, **quiet, **self._more},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

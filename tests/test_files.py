@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from servers import free_port, object_store
 from mlops import files
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError
-from mlops.files import exists, local_copy, remove, replacing
+from mlops.files import exists, is_same, local_copy, remove, replacing
 from mlops.machines import check_storage
 
 
@@ -64,6 +65,53 @@ def test_what_is_interrupted_leaves_the_old_file(place: str) -> None:
         unfinished.write_text("new")
         raise KeyboardInterrupt
     assert content(path) == "old"
+
+
+def test_a_file_that_has_come_meanwhile_is_not_replaced_unasked(place: str) -> None:
+    path = f"{place}/a.txt"
+    expected = "must be writable, got: File exists; choose another"
+    with pytest.raises(TableError, match=expected), replacing(path, overwrite=False) as unfinished:
+        unfinished.write_text("ours")
+        written(path, "theirs")
+    assert content(path) == "theirs"
+    with replacing(f"{place}/b.txt", overwrite=False) as unfinished:
+        unfinished.write_text("ours")
+    assert content(f"{place}/b.txt") == "ours"
+
+
+def test_so_it_is_where_files_have_one_name_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system without hard links."""
+
+    def refuse(*given: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    test_a_file_that_has_come_meanwhile_is_not_replaced_unasked(str(tmp_path))
+
+
+def test_a_file_that_is_closed_to_others_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.touch(0o600)
+    written(str(path), "new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_same_file_by_other_names(bucket: str, tmp_path: Path) -> None:
+    one, other = tmp_path / "a.csv", tmp_path / "b.csv"
+    one.touch()
+    other.hardlink_to(one)
+    (tmp_path / "c.csv").symlink_to(one)
+    (tmp_path / "d.csv").touch()
+    assert is_same(str(one), f"{tmp_path}/../{tmp_path.name}/a.csv")
+    assert is_same(str(one), str(other))
+    assert is_same(str(one), str(tmp_path / "c.csv"))
+    assert not is_same(str(one), str(tmp_path / "d.csv"))
+    assert not is_same(str(one), str(tmp_path / "none.csv"))
+    assert is_same(f"{bucket}/a.csv", f"{bucket}/a.csv?region=us-east-1")
+    assert not is_same(f"{bucket}/a.csv", f"{bucket}/b.csv")
+    assert not is_same(f"{bucket}/a.csv", str(one))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -122,7 +170,7 @@ def test_storage_is_looked_at_from_every_machine(tmp_path: Path) -> None:
         store, folder = FileSystem.from_uri(f"{bucket}/study")
         assert store.get_file_info(FileSelector(folder, allow_not_found=True)) == []
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"storage: .* must be writable"):
+    with pytest.raises(InputError, match=r"storage: must be .* got .*/below \(Not a dir"):
         check_storage(f"{tmp_path}/file/below", cpus=1.0)
 
 

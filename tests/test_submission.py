@@ -10,6 +10,7 @@ from servers import free_port
 
 from mlops import submission
 from mlops.errors import InputError, RemoteJobError
+from mlops.job_log import JobLog
 
 
 @pytest.mark.parametrize(
@@ -40,18 +41,6 @@ def test_the_address_is_not_for_the_job_there(flags: list[str]) -> None:
     assert sent == ["--epochs", "3", "--study", "--address-book"]
 
 
-@pytest.mark.parametrize("pieces", [1, 3, 1000])
-def test_all_is_shown_but_the_result(pieces: int, capsys: pytest.CaptureFixture[str]) -> None:
-    text = 'starting Ray\n0/2 trials\n{"trials": 2}\n'
-    output = submission._Output()
-    size = max(1, len(text) // pieces)
-    for first in range(0, len(text), size):
-        output.add(text[first : first + size])
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", "starting Ray\n0/2 trials\n")
-    assert submission._result(details("SUCCEEDED"), output, "job") == {"trials": 2}
-
-
 def details(status: str, code: int | None = None, message: str | None = None) -> Any:
     return SimpleNamespace(
         status=SimpleNamespace(value=status), driver_exit_code=code, message=message
@@ -70,8 +59,18 @@ def details(status: str, code: int | None = None, message: str | None = None) ->
 )
 def test_who_waits_exits_as_the_job_did(ended: Any, status: int, told: str) -> None:
     with pytest.raises(RemoteJobError, match=told) as raised:
-        submission._result(ended, submission._Output(), "job-1")
+        submission._result(ended, JobLog(), "job-1")
     assert raised.value.exit_code == (status or 1)
+
+
+def test_the_result_is_that_of_a_job_that_ended_well(capsys: pytest.CaptureFixture[str]) -> None:
+    log = JobLog()
+    log.add('starting Ray\n{"trials": 2}\n')
+    assert submission._result(details("SUCCEEDED", 0), log, "job-1") == {"trials": 2}
+    assert capsys.readouterr().err == "starting Ray\n"
+    with pytest.raises(RemoteJobError):
+        submission._result(details("FAILED", 1), log, "job-1")
+    assert capsys.readouterr().err == '{"trials": 2}\n'
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,9 @@ def _rows_of(row_bytes: float) -> int:
 
 
 @contextmanager
-def writing(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+def writing(
+    path: str | Path, schema: pa.Schema, *, overwrite: bool = True
+) -> Iterator[Callable[[pa.Table], None]]:
     """Writes a `.csv` or `.parquet` file from the tables that the function yielded is called with.
 
     The file takes its name when the block ends well: a reader sees all of it or nothing, and
@@ -244,11 +246,12 @@ def writing(path: str | Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table]
     Args:
         path: The file, or its URI in an object store.
         schema: The schema of every table.
+        overwrite: Whether it may take the place of a file that is there by then.
 
     Raises:
         TableError: The file cannot be written, or a CSV file cannot hold a column.
     """
-    with replacing(path) as unfinished:
+    with replacing(path, overwrite=overwrite) as unfinished:
         writer = _open_writer(unfinished, schema)
         try:
             yield writer.write_table

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlops.errors import InputError, TableError
-from mlops.files import replacing
+from mlops.files import exists, local_copy, replacing
 
 TARGET = "target"
 FEWEST_ROWS_OF_A_CLASS = 5
@@ -104,6 +104,46 @@ def _shuffled(values: np.ndarray, labels: np.ndarray, seed: int) -> pd.DataFrame
     frame = pd.DataFrame(shuffled.T, columns=names, copy=False)
     frame[TARGET] = labels[rows].astype(np.int64)
     return frame
+
+
+def check_output(path: str, *, overwrite: bool) -> None:
+    """Checks that a generated table may be written to a file.
+
+    Args:
+        path: The file, or its URI.
+        overwrite: Whether it may take the place of a file that is no generated table.
+
+    Raises:
+        TableError: It may not.
+    """
+    from mlops.data.sources import readable
+
+    with readable(path):
+        if overwrite or not exists(path) or _is_generated(path):
+            return
+    raise TableError(
+        f"output must be a new file or an earlier generated table, got `{path}`, which exists and "
+        "is neither; choose another name or say --overwrite"
+    )
+
+
+def _is_generated(path: str) -> bool:
+    """Tells by its columns whether a file is a generated table."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with local_copy(path) as file:
+        if not file.is_file():
+            return False
+        try:
+            if file.suffix.lower() == ".parquet":
+                names = parquet.read_schema(file).names
+            else:
+                with file.open(encoding="utf-8") as lines:
+                    names = lines.readline().rstrip("\r\n").split(",")
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            return False
+    return len(names) > 1 and names == [*(f"feature_{i}" for i in range(len(names) - 1)), TARGET]
 
 
 def write_table(frame: pd.DataFrame, path: str | Path) -> None:

@@ -1,7 +1,8 @@
 """Work queued on a GPU: a stream for each group, and CUDA graphs so that launches do not dominate.
 
 On a CPU the same work is called as it is. Written from torch's documentation and source
-(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs); no GPU has run it yet.
+(https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs); one H200 has run it
+(docs/experiments.md, 2026-11-27).
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class Lane:
             # torch gives pinned memory to others only when what reads it has been done.
             values = values.contiguous().pin_memory()
         buffer.copy_(values, non_blocking=True)
+
+    def fetch(self, tensor: Tensor) -> Tensor:
+        """Waits for a tensor and returns it on the CPU, where that is the tensor itself."""
+        return tensor.cpu()
 
     def pace(self) -> None:
         """Ends a piece of work, and waits while a GPU has too many before it."""

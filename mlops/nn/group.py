@@ -14,7 +14,7 @@ from mlops.hyperparameters import Hyperparameters
 from mlops.nn import streams
 from mlops.nn.graphs import Lane
 from mlops.nn.metrics import accuracy, macro_f1
-from mlops.nn.mlp import ALIGNMENT, MLP, PackedMLP
+from mlops.nn.mlp import ALIGNMENT, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
 from mlops.nn.passes import Passes, Rows
 from mlops.nn.precision import DTYPES
@@ -56,8 +56,7 @@ class Task:
 
     def is_better(self, record: EpochRecord, run: Run) -> bool:
         """Tells whether an epoch is better than a member's best one."""
-        key = self._key(record.metrics, record.epoch, record.trial)
-        return key < self.merit(run) and not _non_finite(record)
+        return self._key(record.metrics, record.epoch, record.trial) < self.merit(run)
 
     def _key(self, metrics: Mapping[str, float], epoch: int, trial: int) -> tuple[float, ...]:
         return merit(self.metric, metrics, epoch, trial, self.merit_version)
@@ -151,10 +150,10 @@ class Group:
             EpochRecord(run.number, self.epoch, *row)
             for run, row in zip(self.runs, self._rows, strict=True)
         ]
-        self._keep_best(records)
+        failed = {r.trial: reason for r in records if (reason := _non_finite(r))}
+        self._keep_best(records, failed)
         for run in self.runs:
             run.seconds += seconds
-        failed = {r.trial: reason for r in records if (reason := _non_finite(r))}
         left = self.release(Outcome.FAILED, failed)
         done = {run.number: None for run in self.runs if run.member.epochs <= self.epoch}
         return [*records, *left, *self.release(Outcome.COMPLETED, done)]
@@ -216,13 +215,8 @@ class Group:
         with lane.entered():
             pack = self._pack(device, self._widths)
             if self._learned is None:
-                # On the CPU, and taken to a GPU at once: a copy a tensor is 10x slower.
-                initial = pack.parameters.cpu()
-                for k, run in enumerate(self.runs):
-                    mlp = MLP(data.n_features, data.n_classes, run.member.hidden_dims)
-                    generator = streams.initial_weights(self._task.seed, run.number)
-                    pack.load_member(k, mlp.reset(generator), initial)
-                pack.parameters.copy_(initial)
+                seed = self._task.seed
+                pack.reset([streams.initial_weights(seed, run.number) for run in self.runs])
             tensors = _Tensors(pack, data, lane)
             for name, tensor in tensors.state().items() if self._learned else ():
                 tensor.copy_(self._learned[name])  # type: ignore[index]
@@ -241,10 +235,10 @@ class Group:
             for name, tensor in self._learned.items()
         }
 
-    def _keep_best(self, records: Sequence[EpochRecord]) -> None:
+    def _keep_best(self, records: Sequence[EpochRecord], failed: Mapping[int, str]) -> None:
         improved = []
         for k, (run, record) in enumerate(zip(self.runs, records, strict=True)):
-            if self._task.is_better(record, run):
+            if record.trial not in failed and self._task.is_better(record, run):
                 run.best_epoch, run.best_metrics = record.epoch, record.metrics
                 improved.append(k)
         if improved:
@@ -323,12 +317,12 @@ class _Tensors:
     def scores(self) -> list[list[float]]:
         """Returns each member's metrics of the epoch, once it is over."""
         with self.lane.entered():
-            return self._scores.tolist()
+            return self.lane.fetch(self._scores).tolist()
 
     def best_on_cpu(self) -> Tensor:
         """Returns the members' best weights, flat; on a CPU the tensor itself."""
         with self.lane.entered():
-            return self.best.cpu()
+            return self.lane.fetch(self.best)
 
     def keep(self, improved: Sequence[int]) -> None:
         """Takes the weights of some members for their best ones."""
@@ -354,6 +348,8 @@ class _Tensors:
 
 
 def _non_finite(record: EpochRecord) -> str | None:
+    if math.isfinite(record.train_loss + record.val_loss):  # then both are
+        return None
     for name in ("train_loss", "val_loss"):
         value = getattr(record, name)
         if not math.isfinite(value):

@@ -28,8 +28,9 @@ class Costs(NamedTuple):
 COSTS = {
     # Measured on one thread of a 2-core AMD EPYC (docs/experiments.md).
     "cpu": Costs(80e-6, 1 / 50e9, 4e-9),
-    # Assumed, not measured: a dozen kernels of 3 us in a graph, 20 TFLOP/s, 3 TB/s.
-    "cuda": Costs(36e-6, 1 / 20e12, 2e-11),
+    # From profiles of one H200 (docs/experiments.md): small kernels take 22 us a layer, the gaps
+    # between them are a guess; of steps of widths 256, products and the rest.
+    "cuda": Costs(30e-6, 1 / 32e12, 2e-11),
 }
 
 
@@ -50,36 +51,44 @@ def group_members(
     Returns:
         Groups of indices into `members`, every index once, members with equal activations adjacent.
     """
-    alike = defaultdict(list)
+    alike: defaultdict[tuple[int, int], defaultdict[tuple[int, ...], list[int]]]
+    alike = defaultdict(lambda: defaultdict(list))
     for i, member in enumerate(members):
-        alike[len(member.hidden_dims), member.batch_size].append(i)
+        alike[len(member.hidden_dims), member.batch_size][tuple(member.hidden_dims)].append(i)
     groups = []
-    for _, indices in sorted(alike.items()):
-        ordered = sorted(indices, key=lambda i: (members[i].hidden_dims, i))
-        for start, stop in _cuts([members[i] for i in ordered], n_features, n_classes, device):
-            part = ordered[start:stop]
+    for (_, batch_size), indices in sorted(alike.items()):
+        ordered = sorted(indices)
+        counts = [len(indices[dims]) for dims in ordered]
+        for start, stop in _cuts(ordered, counts, batch_size, n_features, n_classes, device):
+            part = itertools.chain(*(indices[dims] for dims in ordered[start:stop]))
             groups.append(sorted(part, key=lambda i: (members[i].activation, i)))
     return groups
 
 
 def _cuts(
-    ordered: Sequence[Hyperparameters], n_features: int, n_classes: int, device: str
+    ordered: Sequence[tuple[int, ...]],
+    counts: Sequence[int],
+    batch_size: int,
+    n_features: int,
+    n_classes: int,
+    device: str,
 ) -> list[tuple[int, int]]:
-    """Finds the cheapest way to cut a sorted list into runs, by dynamic programming."""
-    n = len(ordered)
+    """Finds the cheapest way to cut sorted widths into runs, by dynamic programming.
+
+    Members of the same widths stay together: of two groups that have some, the one whose members
+    cost less each can take the other's and costs no more a member.
+    """
     best: list[tuple[float, int]] = [(0.0, 0)]
-    for stop in range(1, n + 1):
-        widths = list(ordered[stop - 1].hidden_dims)
+    for stop in range(1, len(ordered) + 1):
+        widths, size = list(ordered[stop - 1]), 0
         candidates = []
         for start in range(stop - 1, -1, -1):
-            widths = list(map(max, widths, ordered[start].hidden_dims))
-            seconds = seconds_of_step(
-                (n_features, *widths, n_classes), ordered[start].batch_size, stop - start, device
-            )
+            widths, size = list(map(max, widths, ordered[start])), size + counts[start]
+            seconds = seconds_of_step((n_features, *widths, n_classes), batch_size, size, device)
             candidates.append((best[start][0] + seconds, start))
         best.append(min(candidates))
     cuts = []
-    stop = n
+    stop = len(ordered)
     while stop:
         start = best[stop][1]
         cuts.append((start, stop))

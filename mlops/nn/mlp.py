@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,13 +67,34 @@ class MLP(torch.nn.Module):
         return [layer for layer in self.layers if isinstance(layer, torch.nn.Linear)]
 
     def reset(self, generator: torch.Generator) -> MLP:
-        """Draws initial weights uniformly from ±1/sqrt(inputs), as `torch.nn.Linear` does."""
-        for layer in self.linears():
-            bound = layer.in_features**-0.5
-            with torch.no_grad():
-                layer.weight.uniform_(-bound, bound, generator=generator)
-                layer.bias.uniform_(-bound, bound, generator=generator)
+        """Draws initial weights, see `initial_layers`."""
+        layers = self.linears()
+        widths = [layer.in_features for layer in layers] + [layers[-1].out_features]
+        with torch.no_grad():
+            for layer, (weight, bias) in zip(
+                layers, initial_layers(widths, generator), strict=True
+            ):
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
         return self
+
+
+def initial_layers(
+    widths: Sequence[int], generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draws weights uniformly from ±1/sqrt(inputs), as `torch.nn.Linear` does.
+
+    Args:
+        widths: Width of the input and of every layer.
+        generator: What to draw from, layer by layer, weights first.
+
+    Yields:
+        Each layer's weight and bias, [outputs, inputs] and [outputs].
+    """
+    for n_in, n_out in pairwise(widths):
+        bound = n_in**-0.5
+        draws = torch.empty(n_out * (n_in + 1)).uniform_(-bound, bound, generator=generator)
+        yield draws[: n_out * n_in].view(n_out, n_in), draws[n_out * n_in :]
 
 
 class PackedMLP:
@@ -181,21 +203,36 @@ class PackedMLP:
             yield slice(start, stop), activations.BY_NAME[name]
             start = stop
 
-    def load_member(self, k: int, mlp: MLP, flat: Tensor | None = None) -> None:
-        """Copies a plain perceptron's weights into member k.
+    def load_member(self, k: int, mlp: MLP) -> None:
+        """Copies a plain perceptron's weights into member k."""
+        flat = self.parameters.cpu()
+        layers = [(layer.weight.detach(), layer.bias.detach()) for layer in mlp.linears()]
+        self._write_member(k, layers, self._arrays(flat))
+        self.parameters.copy_(flat)
 
-        Args:
-            k: The member.
-            mlp: The perceptron.
-            flat: Parameters to write to instead of the current ones.
-        """
-        weights = self.weights if flat is None else self.by_layer(flat)
-        *hidden, output = mlp.linears()
-        for weight, n_in, layer in zip(weights, self.inputs, hidden, strict=False):
-            weight[k, : layer.in_features, : layer.out_features] = layer.weight.detach().T
-            weight[k, n_in, : layer.out_features] = layer.bias.detach()
-        weights[-1][k, :, : output.in_features] = output.weight.detach()
-        weights[-1][k, :, self.inputs[-1]] = output.bias.detach()
+    def reset(self, generators: Sequence[torch.Generator]) -> None:
+        """Draws every member's initial weights from its own generator, as `MLP.reset` does."""
+        # On the CPU, and taken to a GPU at once: a copy a tensor is 10x slower.
+        flat = torch.zeros(len(self.parameters))
+        arrays = self._arrays(flat)
+        for k, (member, generator) in enumerate(zip(self.members, generators, strict=True)):
+            widths = [self.n_features, *member.hidden_dims, self.n_classes]
+            self._write_member(k, initial_layers(widths, generator), arrays)
+        self.parameters.copy_(flat)
+
+    def _arrays(self, flat: Tensor) -> list[np.ndarray]:
+        """Views a flat tensor on the CPU as `by_layer` does, in numpy: its calls take a third."""
+        return [layer.numpy() for layer in self.by_layer(flat)]
+
+    def _write_member(
+        self, k: int, layers: Iterable[tuple[Tensor, Tensor]], arrays: Sequence[np.ndarray]
+    ) -> None:
+        """Copies weight and bias of each layer into member k."""
+        for i, (weight, bias) in enumerate(layers):
+            n_out, n_in = weight.shape
+            member = arrays[i][k] if i < len(self.widths) else arrays[i][k].T
+            member[:n_in, :n_out] = weight.numpy().T
+            member[self.inputs[i], :n_out] = bias.numpy()
 
     def member_weights(self, k: int, flat: Tensor | None = None) -> dict[str, Tensor]:
         """Returns member k's weights, unpadded, under the names of `MLP.state_dict()`.
@@ -204,19 +241,14 @@ class PackedMLP:
             k: The member.
             flat: Parameters to read instead of the current ones.
         """
-        weights = self.weights if flat is None else self.by_layer(flat)
+        arrays = self._arrays((self.parameters if flat is None else flat).cpu())
         tensors: dict[str, Tensor] = {}
-        n_in = self.n_features
-        for i, (weight, n_out) in enumerate(
-            zip(weights, self.members[k].hidden_dims, strict=False)
-        ):
-            tensors[f"layers.{i}.weight"] = weight[k, :n_in, :n_out].T
-            tensors[f"layers.{i}.bias"] = weight[k, self.inputs[i], :n_out]
-            n_in = n_out
-        last = len(self.widths)
-        tensors[f"layers.{last}.weight"] = weights[-1][k, :, :n_in]
-        tensors[f"layers.{last}.bias"] = weights[-1][k, :, self.inputs[-1]]
-        return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+        widths = [self.n_features, *self.members[k].hidden_dims, self.n_classes]
+        for i, (n_in, n_out) in enumerate(pairwise(widths)):
+            member = arrays[i][k] if i < len(self.widths) else arrays[i][k].T
+            tensors[f"layers.{i}.weight"] = torch.from_numpy(member[:n_in, :n_out].T.copy())
+            tensors[f"layers.{i}.bias"] = torch.from_numpy(member[self.inputs[i], :n_out].copy())
+        return tensors
 
     def select(self, keep: Sequence[int]) -> PackedMLP:
         """Returns a pack of the members `keep`, padded as before: their runs go on unchanged."""

@@ -19,7 +19,15 @@ import pyarrow.compute as pc
 
 from mlops.data.columns import level_text
 from mlops.errors import RequestError
-from mlops.serving.cells import MOST_DETAILS, Cells, Problems, check_count, check_names, plain
+from mlops.serving.cells import (
+    MOST_DETAILS,
+    Cells,
+    Problems,
+    RowLimits,
+    check_count,
+    check_names,
+    plain,
+)
 from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 MOST_PIECES = 256
 
 
-def read_arrow(body: bytes, columns: Columns, max_rows: int) -> Cells:
+def read_arrow(body: bytes, columns: Columns, limits: RowLimits) -> Cells:
     """Reads an IPC stream to cells.
 
     A null is a gap; NaN is refused, as in JSON.
@@ -37,7 +45,7 @@ def read_arrow(body: bytes, columns: Columns, max_rows: int) -> Cells:
     Raises:
         RequestError: It cannot be read; it says all that is wrong, up to a number.
     """
-    table = _read_table(body, columns, max_rows)
+    table = _read_table(body, columns, limits)
     numbers = np.empty((len(table), len(columns.numeric)))
     for place, name in enumerate(columns.numeric):
         numbers[:, place] = _numbers(table[name])
@@ -64,7 +72,7 @@ def write_arrow(model: ServedModel, labels: list[Any], probabilities: np.ndarray
     return bytes(sink.getvalue())
 
 
-def _read_table(body: bytes, columns: Columns, max_rows: int) -> pa.Table:
+def _read_table(body: bytes, columns: Columns, limits: RowLimits) -> pa.Table:
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
             _check_schema(stream.schema, columns)
@@ -73,11 +81,11 @@ def _read_table(body: bytes, columns: Columns, max_rows: int) -> pa.Table:
             n_rows = 0
             for batch in stream:
                 n_rows += batch.num_rows
-                if n_rows > max_rows:
+                if n_rows > limits.most:
                     break
                 batch.validate(full=True)
                 batches.append(batch)
-            check_count(n_rows, max_rows)
+            check_count(n_rows, limits)
             return pa.Table.from_batches(batches, stream.schema)
     except (pa.ArrowException, OSError, MemoryError, EOFError, UnicodeDecodeError) as error:
         raise RequestError(

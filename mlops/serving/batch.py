@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster
 from mlops.errors import InputError, TableError
-from mlops.files import exists
+from mlops.files import exists, is_same
 from mlops.settings.sections import TrackingSettings
-from mlops.tracking.store import open_store
+from mlops.tracking.store import open_registry
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,14 +126,14 @@ def check_output(job: Job) -> None:
         raise InputError(f"output must end in .csv or .parquet, got `{job.output}`; rename it")
     if target.is_dir():
         raise InputError(f"output must be a file, got the folder `{target}`; name a file in it")
-    is_same = target.exists() and Path(job.input).exists() and target.samefile(job.input)
-    if is_same or job.input == job.output:
+    with readable(job.output):
+        is_there = exists(job.output)
+        is_input = is_there and is_same(job.input, job.output)
+    if is_input or job.input == job.output:
         raise InputError(
             f"output must be another file than input, got `{job.output}` for both; choose another "
             "name"
         )
-    with readable(job.output):
-        is_there = exists(job.output)
     if is_there and not job.overwrite:
         raise InputError(
             f"output must be a new file, got `{job.output}`, which exists; choose another name or "
@@ -144,8 +144,7 @@ def check_output(job: Job) -> None:
 def _load(job: Job, tracking: TrackingSettings) -> RegisteredModel:
     from mlops.tracking.registry import load_version
 
-    store = open_store(tracking.uri, tracking.experiment)
-    return load_version(store, job.model_name, job.version)
+    return load_version(open_registry(tracking.uri), job.model_name, job.version)
 
 
 def open_pool(job: Job, connection: cluster.Connection) -> Pool:
@@ -182,7 +181,8 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     kept = table.schema if job.keep_columns else None
     schema = output_schema(kept, scorer.schema, _name(model))
     labels: Counter[str] = Counter()
-    with writing(job.output, schema) as write, RowProgress(table.n_rows) as progress:
+    written = writing(job.output, schema, overwrite=job.overwrite)
+    with written as write, RowProgress(table.n_rows) as progress:
         for block, scored in predictions(job.input, scorer, table.blocks(), pool):
             write(beside(block.rows, scored, schema))
             labels.update(count_labels(scored))

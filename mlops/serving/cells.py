@@ -49,6 +49,22 @@ class Cells(NamedTuple):
     texts: list[Sequence[str | None]]
 
 
+class RowLimits(NamedTuple):
+    """How many rows a request may have.
+
+    Attributes:
+        most: More are refused.
+        here: More are for another thread than the event loop's.
+    """
+
+    most: int
+    here: int
+
+
+class ForAnotherThread(Exception):
+    """A request turns out to be more work than the event loop may do; it is to be begun again."""
+
+
 class Problems:
     """Collects what is wrong with a request, so that it is all said at once.
 
@@ -140,32 +156,39 @@ def check_names(
             )
 
 
-def check_count(n_rows: int, most: int) -> None:
+def check_count(n_rows: int, limits: RowLimits) -> None:
     """Refuses no rows, and more than there may be.
 
     Raises:
         RequestError: So it is.
+        ForAnotherThread: They are too many for this one.
     """
     if n_rows == 0:
         raise RequestError(
             422, "no_rows", "a request must have at least one row, got none; send some"
         )
-    check_most(n_rows, most)
+    check_most(n_rows, limits)
 
 
-def check_most(n_rows: int, most: int) -> None:
+def check_most(n_rows: int, limits: RowLimits) -> None:
     """Refuses more rows than there may be.
+
+    To be asked once a body is decoded, whose cost its bytes bound, and before anything is done for
+    each row or cell, whose number they do not.
 
     Raises:
         RequestError: So it is.
+        ForAnotherThread: They are too many for this one.
     """
-    if n_rows > most:
+    if n_rows > limits.most:
         raise RequestError(
             422,
             "too_many_rows",
-            f"a request must have at most {most} rows, got {n_rows}; send several requests, or "
-            "score the table with `python -m ray_jobs.predict`",
+            f"a request must have at most {limits.most} rows, got {n_rows}; send several requests, "
+            "or score the table with `python -m ray_jobs.predict`",
         )
+    if n_rows > limits.here:
+        raise ForAnotherThread
 
 
 def read_cells(columns: Columns, cells: Sequence[Sequence[Any]], *, lenient: bool = False) -> Cells:

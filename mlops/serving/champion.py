@@ -11,7 +11,7 @@ from typing import Protocol
 from mlops.errors import MlopsError, RequestError, first_line
 from mlops.serving.predictor import ServedModel
 from mlops.tracking import registry
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store import Registry, open_registry
 
 RETRY_SECONDS = 60.0
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Champion:
         self.counter = counter
         self._model: ServedModel | None = None
         self._uri = uri
-        self._store: Store | None = None
+        self._store: Registry | None = None
         self._poll_seconds = poll_seconds
         self._retry_at = 0.0
         self._absent: str | None = None
@@ -108,7 +108,7 @@ class Champion:
         """Looks at the registry now, and takes up a new version; raises nothing."""
         with self._looking:
             try:
-                self._store = self._store or open_store(self._uri)
+                self._store = self._store or open_registry(self._uri)
                 self._store.check_file()
                 version = registry.version_of(self._store, self.name, self.alias)
                 run_id = ""
@@ -125,7 +125,7 @@ class Champion:
             if version is not None:
                 self._take_up(self._store, version, run_id)
 
-    def _take_up(self, store: Store, version: int, run_id: str) -> None:
+    def _take_up(self, store: Registry, version: int, run_id: str) -> None:
         # A model that is deleted and made again counts its versions from 1 again.
         served = self._model
         if served is not None and (served.version, served.run_id) == (version, run_id):
@@ -172,7 +172,7 @@ class Champion:
             logger.info("the registry answers again")
         self.registry_error = error
 
-    def _note_absence(self, store: Store | None) -> None:
+    def _note_absence(self, store: Registry | None) -> None:
         if store is not None and self._absent is None:
             logger.warning("%s has no `%s@%s`", store.display_uri, self.name, self.alias)
         self._absent = None if store is None else store.display_uri

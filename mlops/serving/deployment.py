@@ -8,11 +8,9 @@ inherit them, so nothing of Ray is imported before `serve` has set them.
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -23,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.cluster import Connection
 from mlops.errors import InputError, ServingError
+from mlops.serving import credentials
+from mlops.serving.announcing import announcement, ray_lives, watch
 from mlops.serving.ingress import Door, open_door, started_here
 from mlops.serving.metrics import MULTIPROCESS_VARIABLE
-from mlops.serving.security import TOKEN_VARIABLE
+from mlops.serving.security import required_token
 from mlops.settings.serving import ServeSettings
 from mlops.tracking.store import resolve_uri
 
@@ -40,12 +40,11 @@ AsgiApp = Callable[
 Factory = Callable[[ServeSettings], AsgiApp]
 
 NAME = "mlops"
+_HEAD = "node:__internal_head__"
 # Requests that Serve lets in a replica at a time; HAProxy lets in 4096 connections in all.
 MOST_REQUESTS = 5000
 # Seconds until a replica that ended is noticed; the same for the proxy, three times over.
 _HEALTH_SECONDS = 1.0
-# Seconds between looks at whether Ray is still there: without it nothing that dies is replaced.
-_WATCH_SECONDS = 5.0
 _RAISED = re.compile(r"\s*[\w.]+(Error|Exception): ")
 
 
@@ -82,6 +81,7 @@ def build(
     factory: Factory = champion_app,
     environment: Mapping[str, str] = MappingProxyType({}),
     resources: Mapping[str, float] = MappingProxyType({}),
+    secrets: Path | None = None,
 ) -> Application:
     """Builds the application: one deployment, each replica with an ASGI app of its own.
 
@@ -90,6 +90,7 @@ def build(
         factory: Makes the ASGI app in a replica; a function that can be imported there.
         environment: Variables of the replicas, beside those of the cluster.
         resources: What a replica needs besides cores and GPUs.
+        secrets: What `credentials.leave` has left; None for what the cluster's environment has.
     """
     from ray import serve
     from ray.serve.config import BackpressureConfig
@@ -120,10 +121,22 @@ def build(
             _keep_replica_on_loopback()
 
         def __serve_build_asgi_app__(self) -> AsgiApp:
+            if secrets is not None:
+                credentials.take_up(secrets)
+            for host in (settings.host, _host_of_serve()):
+                required_token(host, settings.token_file)
             return factory(settings)
 
     app: Application = Endpoint.bind()  # type: ignore[attr-defined]
     return app
+
+
+def _host_of_serve() -> str:
+    """Where Serve itself listens: behind the door of the job serve, else to everyone it lets in."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    return str((client and client.http_config.host) or "0.0.0.0")
 
 
 def _keep_replica_on_loopback() -> None:
@@ -158,15 +171,19 @@ def serve(settings: ServeSettings, factory: Factory = champion_app) -> dict[str,
         connection = Connection()
         try:
             connection.open()
-            _start(settings, factory, door)
-            door.wait_until_open(settings.replicas)
-            started = time.monotonic()
-            print(_announcement(settings, door), file=sys.stderr, flush=True)
-            _watch(door)
+            _check_cluster(settings)
+            try:
+                _start(settings, factory, door)
+                door.wait_until_open(settings.replicas)
+                started = time.monotonic()
+                print(announcement(settings, door), file=sys.stderr, flush=True)
+                watch(door)
+            finally:
+                door.close(settings.request_timeout)
+                with redirect_stdout(io.StringIO()):  # Ray tells of the end as of a failure
+                    _stop()
         finally:
-            door.close(settings.request_timeout)
-            with redirect_stdout(io.StringIO()):  # Ray tells of the end as of a failure
-                _stop()
+            with redirect_stdout(io.StringIO()):
                 connection.close()
     seconds = round(time.monotonic() - started, 1)
     return {"url": door.url, "model_name": settings.tracking.model_name, "seconds": seconds}
@@ -183,28 +200,59 @@ def _start(settings: ServeSettings, factory: Factory, door: Door) -> None:
     """Starts Serve and the application on the connected cluster."""
     from ray import serve
 
-    _check_resources(settings)
     # A cluster that is there already has another environment than this process.
     environment = {} if started_here() else door.environment
-    if environment and serve.status().proxies:
-        raise InputError(
-            "the cluster must not run Serve yet, got one that does; deploy to it with `serve "
-            "deploy configs/ray_serve.yaml`, or end it with `serve shutdown`"
-        )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": "127.0.0.1", "port": settings.port, "keep_alive_timeout_s": 60},
         controller_options={"runtime_env": {"env_vars": environment}},
     )
-    # Replicas of a cluster listen on loopback too, so they live where HAProxy does.
-    resources = {"node:__internal_head__": 0.001} if environment else {}
+    # Replicas of a cluster listen on loopback too, so they live where HAProxy does, and the job.
+    resources = {_HEAD: 0.001} if environment else {}
     counting = {MULTIPROCESS_VARIABLE: str(door.metrics)}
-    app = build(settings, factory, {**environment, **counting}, resources)
+    secrets = credentials.leave(door.folder, door.token, str(settings.tracking.uri))
+    # Its URI may have a password in it, and is among them.
+    tracking = settings.tracking.model_copy(update={"uri": None})
+    settings = settings.model_copy(update={"tracking": tracking})
+    app = build(settings, factory, {**environment, **counting}, resources, secrets)
     try:
         serve.run(app, name=NAME, route_prefix="/")
     except RuntimeError as error:
         raise ServingError(f"the replicas must start, got {_reason() or error}") from error
+
+
+def _check_cluster(settings: ServeSettings) -> None:
+    """Refuses a cluster that cannot serve, and leaves what runs there alone.
+
+    Raises:
+        InputError: It cannot.
+    """
+    from ray import serve
+
+    _check_resources(settings)
+    if started_here():
+        return
+    _check_machine()
+    if serve.status().proxies:
+        raise InputError(
+            "the cluster must not run Serve yet, got one that does; deploy to it with `serve "
+            "deploy configs/ray_serve.yaml`, or end it with `serve shutdown`"
+        )
+
+
+def _check_machine() -> None:
+    """Serve puts HAProxy on the head's machine; its files, and the credentials, are on this one."""
+    import ray
+
+    here = ray.util.get_node_ip_address()
+    heads = [node for node in ray.nodes() if _HEAD in node["Resources"]]
+    addresses = [node["NodeManagerAddress"] for node in heads]
+    if here not in addresses:
+        raise InputError(
+            f"the job must run on the machine of the cluster's head, {', '.join(addresses)}, got "
+            f"{here}; start it there, by `ray exec` or `ray job submit`"
+        )
 
 
 def _check_resources(settings: ServeSettings) -> None:
@@ -234,78 +282,9 @@ def _reason() -> str:
     return raised[-1] if raised else ""
 
 
-def _announcement(settings: ServeSettings, door: Door) -> str:
-    """Says where the endpoint is and how to ask it, by a typical row of its model."""
-    model = door.model()
-    replicas = "1 replica" if settings.replicas == 1 else f"{settings.replicas} replicas"
-    who = "this machine only" if door.is_local else "other machines"
-    lines = [
-        f"serving {settings.tracking.model_name}@{settings.alias} at {door.url}, {replicas}; "
-        f"open to {who}" + (", with the token" if door.token else "")
-    ]
-    lines.append(f"  {_served(model)}")
-    body = json.dumps({"rows": [model.get("typical_row", {})]}, ensure_ascii=False)
-    headers = ["-H 'Content-Type: application/json'"]
-    if door.token:
-        token = f"$(cat {shlex.quote(str(settings.token_file))})"
-        if TOKEN_VARIABLE in os.environ:
-            token = f"${TOKEN_VARIABLE}"
-        headers.append(f'-H "Authorization: Bearer {token}"')
-    lines += [
-        f"  ask:   curl {' '.join(headers)} -d {shlex.quote(body)} {door.url}/predict",
-        f"  read:  {door.url}/docs and {door.url}/model",
-        "  stop:  Ctrl-C",
-    ]
-    return "\n".join(lines)
-
-
-def _served(model: Mapping[str, Any]) -> str:
-    """Says which version answers, by what `/model` answers."""
-    if error := model.get("error"):
-        return f"no predictions: {error['message']}"
-    refused, trouble = model.get("refused"), model.get("registry_error")
-    parts = [f"model: version {model.get('version')}"]
-    parts += [f"version {refused['version']} was refused: {refused['reason']}"] if refused else []
-    parts += [f"the registry does not answer: {trouble}"] if trouble else []
-    return "; ".join(parts)
-
-
-def _watch(door: Door) -> None:
-    """Tells of changes of the model until interrupted.
-
-    Raises:
-        ServingError: Ray ended before.
-    """
-    told = seen = _served(door.model())
-    try:
-        while _ray_lives():
-            time.sleep(_WATCH_SECONDS)
-            # Twice the same: while replicas change over, either may answer.
-            before, seen = seen, _served(door.model())
-            if before == seen != told:
-                print(seen, file=sys.stderr, flush=True)
-                told = seen
-    except KeyboardInterrupt:
-        print("stopping", file=sys.stderr, flush=True)
-    else:
-        raise ServingError(
-            "Ray must run as long as the endpoint, got its end; see /tmp/ray/session_latest/logs "
-            "and start the endpoint again"
-        )
-
-
-def _ray_lives() -> bool:
-    import ray
-
-    try:
-        return ray.is_initialized() and any(node["Alive"] for node in ray.nodes())
-    except (ray.exceptions.RayError, RuntimeError, OSError):
-        return False
-
-
 def _stop() -> None:
     """Ends Serve on the cluster, with what of it has started."""
-    if "ray" in sys.modules and _ray_lives():
+    if "ray" in sys.modules and ray_lives():
         from ray import serve
 
         serve.shutdown()

@@ -20,10 +20,18 @@ import msgspec
 import numpy as np
 
 from mlops.errors import RequestError
-from mlops.serving.cells import Cells, Problems, check_count, check_names, plain, read_cells
+from mlops.serving.cells import (
+    Cells,
+    Problems,
+    RowLimits,
+    check_count,
+    check_names,
+    plain,
+    read_cells,
+)
 from mlops.serving.predictor import Columns, ServedModel
 from mlops.serving.requests import JSON, Request, convert, decode_json, media_type, unsupported
-from mlops.serving.responses import Answer, answered, details_of, refused
+from mlops.serving.responses import Answer, answered, details_of, in_parts, refused, score
 from mlops.tracking.pyfunc import probability_columns
 
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
@@ -60,11 +68,12 @@ def infer(model: ServedModel, request: Request) -> Answer:
         raise unsupported(request.content_type, (JSON,))
     asked = convert(decode_json(request.body), _InferRequest)
     names = _outputs_asked(asked, model)
-    probabilities = model.probabilities(_read(asked.inputs, model.columns, request.max_rows))
+    cells = _read(asked.inputs, model.columns, request.limits)
+    probabilities = score(model, cells, request, len(names))
     content: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
     if asked.id is not None:
         content["id"] = asked.id.encode("utf-8", "backslashreplace").decode("utf-8")
-    content["outputs"] = _outputs(model, probabilities, names)
+    content["outputs"] = _outputs(model, probabilities, names, request.max_answer_bytes)
     return answered(model, msgspec.json.encode(content), rows=len(probabilities))
 
 
@@ -165,20 +174,27 @@ def _outputs_asked(asked: _InferRequest, model: ServedModel) -> list[str]:
 
 
 def _outputs(
-    model: ServedModel, probabilities: np.ndarray, names: Sequence[str]
-) -> list[dict[str, Any]]:
+    model: ServedModel, probabilities: np.ndarray, names: Sequence[str], most: int
+) -> list[Any] | msgspec.Raw:
     types = _output_types(model)
-    data: dict[str, list[Any]] = {"label": model.labels(probabilities)}
-    columns = probability_columns(model.classes)
-    data |= dict(zip(columns, probabilities.T.tolist(), strict=True))
-    shape = [len(probabilities)]
-    return [
-        {"name": name, "datatype": types[name], "shape": shape, "data": data[name]}
-        for name in names
-    ]
+    columns = dict(zip(probability_columns(model.classes), probabilities.T, strict=True))
+    n_rows = len(probabilities)
+
+    def data(name: str) -> list[Any] | msgspec.Raw:
+        if name == "label":
+            return in_parts(probabilities, 1, model.labels, most)
+        return in_parts(columns[name], 1, np.ndarray.tolist, most)
+
+    def written(part: Sequence[str]) -> list[Any]:
+        return [
+            {"name": name, "datatype": types[name], "shape": [n_rows], "data": data(name)}
+            for name in part
+        ]
+
+    return in_parts(names, n_rows, written, most)
 
 
-def _read(tensors: list[_Tensor], columns: Columns, max_rows: int) -> Cells:
+def _read(tensors: list[_Tensor], columns: Columns, limits: RowLimits) -> Cells:
     problems = Problems()
     flat = [_flat(tensor, problems) for tensor in tensors]
     problems.raise_any()
@@ -189,7 +205,7 @@ def _read(tensors: list[_Tensor], columns: Columns, max_rows: int) -> Cells:
         _check_tensors(tensors, columns, problems)
         problems.raise_any()
         table = {tensor.name: data for tensor, data in zip(tensors, flat, strict=True)}
-    check_count(len(table[columns.ordered[0]]), max_rows)
+    check_count(len(table[columns.ordered[0]]), limits)
     return read_cells(columns, [table[name] for name in columns.ordered])
 
 

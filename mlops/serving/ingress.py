@@ -10,7 +10,6 @@ import ipaddress
 import json
 import math
 import os
-import random
 import secrets
 import shutil
 import socket
@@ -26,7 +25,8 @@ from typing import Any
 
 from mlops.errors import InputError, ServingError
 from mlops.serving import haproxy
-from mlops.serving.security import TOKEN_VARIABLE, read_token
+from mlops.serving.ports import free_block, listening_error
+from mlops.serving.security import required_token
 from mlops.settings.serving import ServeSettings
 
 _SUMS = ("FRONTEND", "BACKEND")
@@ -36,10 +36,8 @@ _OPENING_SECONDS = 30.0
 _LETTING_GO_SECONDS = 5.0
 # The longest path of a Unix socket is 107 bytes, and Ray puts an id of 56 in between.
 _SOCKET_FOLDER_BYTES = 35
-# Replicas listen on loopback, at ports of a block of the job's own: the HAProxy of another job may
-# still know a port that it has seen. The blocks lie below the kernel's ports for clients.
-_PORTS = range(20_000, 32_000)
-_BLOCK = 100
+# In the lock of a folder of ours: others may be called mlops-something, and have a lock, too.
+_OURS = "a folder of ray_jobs.serve\n"
 
 
 @dataclass(frozen=True)
@@ -155,8 +153,8 @@ def open_door(settings: ServeSettings) -> Iterator[Door]:
     Raises:
         InputError: The address cannot be used, or is open to others without a token.
     """
-    token = read_token(settings.token_file)
-    address = _address(settings, token)
+    address = _address(settings)
+    token = required_token(address, settings.token_file)
     _wait_for_port(address, settings.port)
     binary = _binary()
     with _private_folder() as folder:
@@ -196,7 +194,7 @@ def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _address(settings: ServeSettings, token: str | None) -> str:
+def _address(settings: ServeSettings) -> str:
     """The address to listen on."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
@@ -205,19 +203,13 @@ def _address(settings: ServeSettings, token: str | None) -> str:
             f"host: must be an address of this machine, got {settings.host!r} ({error.strerror}); "
             "leave --host out to serve this machine only"
         ) from error
-    address = str(found[0][4][0])
-    if token is None and not ipaddress.ip_address(address).is_loopback:
-        raise InputError(
-            f"host: {settings.host} is open to other machines and must come with a token, got "
-            f"none; set {TOKEN_VARIABLE}, or --token_file to a file only you can read"
-        )
-    return address
+    return str(found[0][4][0])
 
 
 def _wait_for_port(address: str, port: int) -> None:
     """Waits a little for the port, as an endpoint that was killed is still ending."""
     deadline = time.monotonic() + _LETTING_GO_SECONDS
-    while (error := _listening_error(address, port)) is not None:
+    while (error := listening_error(address, port)) is not None:
         if error.errno == errno.EADDRNOTAVAIL:
             raise InputError(
                 f"host: must be an address of this machine, got {address}; leave --host out to "
@@ -229,18 +221,6 @@ def _wait_for_port(address: str, port: int) -> None:
                 "choose another --port"
             )
         time.sleep(0.2)
-
-
-def _listening_error(address: str, port: int) -> OSError | None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with closing(socket.socket(family)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-            probe.listen()
-        except OSError as error:
-            return error
-    return None
 
 
 def _binary() -> str:
@@ -265,13 +245,18 @@ def _private_folder() -> Iterator[Path]:
     if len(os.fsencode(base)) + len("/mlops-12345678") > _SOCKET_FOLDER_BYTES:
         base = "/tmp"
     for left in Path(base).glob("mlops-*/lock"):
-        with suppress(OSError), left.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left.parent, ignore_errors=True)
+        if not left.is_file():  # a pipe would keep us waiting
+            continue
+        with suppress(OSError, ValueError), left.open() as file:
+            if file.read(len(_OURS) + 1) == _OURS:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.parent, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix="mlops-", dir=base))
     try:
         with (folder / "locking").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(_OURS)
+            file.flush()
             # By this name only once it is locked, for another job may look right now.
             (folder / "locking").rename(folder / "lock")
             yield folder
@@ -306,7 +291,7 @@ def _haproxy_files(folder: Path, program: Path) -> dict[str, str]:
 
 
 def _tuning(settings: ServeSettings) -> dict[str, str]:
-    ports = _free_block(settings.replicas)
+    ports = free_block(settings.replicas)
     answering = math.ceil(settings.request_timeout + settings.body_timeout) + 1
     return {
         # Handlers run on the replica's main loop, which saves a change of threads a request.
@@ -328,16 +313,3 @@ def _tuning(settings: ServeSettings) -> dict[str, str]:
         # A replica that is to end waits this long for HAProxy to have forgotten it.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
-
-
-def _free_block(replicas: int) -> range:
-    """Free loopback ports: one for Serve's own proxy, the others for replicas."""
-    # A replica that ended keeps its port for a while, so more than there are replicas.
-    size = min(max(_BLOCK, 5 * replicas), len(_PORTS) // 2)
-    for _ in range(100):
-        first = random.randrange(_PORTS.start, _PORTS.stop - size)
-        if all(_listening_error("127.0.0.1", port) is None for port in range(first, first + size)):
-            return range(first, first + size)
-    raise InputError(
-        f"{size} ports in a row must be free between {_PORTS.start} and {_PORTS.stop}, got none"
-    )

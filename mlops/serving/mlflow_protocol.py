@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
     Problems,
+    RowLimits,
     check_most,
     check_names,
     plain,
@@ -36,7 +38,7 @@ from mlops.serving.requests import (
     read_csv,
     unsupported,
 )
-from mlops.serving.responses import Answer, answered, details_of, refused
+from mlops.serving.responses import Answer, answered, details_of, in_parts, refused, score
 from mlops.tracking.pyfunc import probability_columns
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -51,13 +53,17 @@ def invocations(model: ServedModel, request: Request) -> Answer:
         RequestError: It cannot be read.
     """
     cells = _read(request, model.columns)
-    probabilities = model.probabilities(cells)
+    probabilities = score(model, cells, request, len(model.classes))
     names = ["label", *probability_columns(model.classes)]
-    rows = [
-        dict(zip(names, (label, *row), strict=True))
-        for label, row in zip(model.labels(probabilities), probabilities.tolist(), strict=True)
-    ]
-    return answered(model, msgspec.json.encode({"predictions": rows}), rows=len(rows))
+
+    def written(part: np.ndarray) -> list[Any]:
+        return [
+            dict(zip(names, (label, *row), strict=True))
+            for label, row in zip(model.labels(part), part.tolist(), strict=True)
+        ]
+
+    rows = in_parts(probabilities, len(names), written, request.max_answer_bytes)
+    return answered(model, msgspec.json.encode({"predictions": rows}), rows=len(probabilities))
 
 
 def refuse_invocations(error: RequestError, model: ServedModel | None) -> Answer:
@@ -85,7 +91,7 @@ def _read(request: Request, columns: Columns) -> Cells:
     if kind not in (JSON, CSV) or any(part != "charset=utf-8" for part in parameters):
         raise unsupported(request.content_type, (JSON, CSV, "in UTF-8"))
     if kind == CSV:
-        cells = read_csv(request.body, columns, request.max_rows, ignore_others=True)
+        cells = read_csv(request.body, columns, request.limits, ignore_others=True)
         return read_cells(columns, cells, lenient=True)
     value = decode_json(request.body)
     given = [name for name in FORMATS if isinstance(value, dict) and name in value]
@@ -98,7 +104,7 @@ def _read(request: Request, columns: Columns) -> Cells:
             f"{got or 'an empty object'}; see /docs for an example",
         )
     (name,) = given
-    return _read_table(_READERS[name](value[name], columns, request.max_rows), columns)
+    return _read_table(_READERS[name](value[name], columns, request.limits), columns)
 
 
 def _read_table(table: Table, columns: Columns) -> Cells:
@@ -111,7 +117,7 @@ def _read_table(table: Table, columns: Columns) -> Cells:
     return read_cells(columns, cells, lenient=True)
 
 
-def _split(value: Any, columns: Columns, max_rows: int) -> Table:
+def _split(value: Any, columns: Columns, limits: RowLimits) -> Table:
     if (
         not isinstance(value, dict)
         or not {"data"} <= value.keys() <= {"columns", "data", "index"}
@@ -119,7 +125,7 @@ def _split(value: Any, columns: Columns, max_rows: int) -> Table:
         or not isinstance(value.get("columns", []), list)
     ):
         raise _bad_shape("dataframe_split", '{"columns": [...], "data": [[...], ...]}')
-    check_most(len(value["data"]), max_rows)
+    check_most(len(value["data"]), limits)
     names = value.get("columns", [])
     if not names:
         return {}
@@ -148,11 +154,11 @@ def _split(value: Any, columns: Columns, max_rows: int) -> Table:
     return dict(zip(map(str, names), transposed or [()] * len(names), strict=True))
 
 
-def _records(value: Any, columns: Columns, max_rows: int) -> Table:
+def _records(value: Any, columns: Columns, limits: RowLimits) -> Table:
     """Reads a list of objects; a column that some of them lack has a gap there, as in pandas."""
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise _bad_shape("dataframe_records", "[{column: value, ...}, ...]")
-    check_most(len(value), max_rows)
+    check_most(len(value), limits)
     try:
         return dict(zip(columns.ordered, columns.transposed(value), strict=True)) if value else {}
     except KeyError:
@@ -160,18 +166,18 @@ def _records(value: Any, columns: Columns, max_rows: int) -> Table:
         return {name: [row.get(name) for row in value] for name in present}
 
 
-def _inputs(value: Any, columns: Columns, max_rows: int) -> Table:
+def _inputs(value: Any, columns: Columns, limits: RowLimits) -> Table:
     """Reads rows, or lists of cells by column, where one value stands for all rows."""
     if isinstance(value, list) and len(columns.names) == 1 and not _has_objects(value):
-        check_most(len(value), max_rows)
+        check_most(len(value), limits)
         return {columns.names[0]: value}
     if isinstance(value, list) and _has_objects(value):
-        return _records(value, columns, max_rows)
+        return _records(value, columns, limits)
     if not isinstance(value, dict):
         return {}  # values without names are of no column
     lengths = [len(cells) for cells in value.values() if isinstance(cells, list)]
     n_rows = max(lengths, default=1)
-    check_most(n_rows, max_rows)
+    check_most(n_rows, limits)
     return {
         name: [cells] * n_rows if isinstance(cells, _SCALARS) else _list(name, cells)
         for name, cells in value.items()

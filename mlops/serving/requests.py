@@ -26,6 +26,7 @@ from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
     Problems,
+    RowLimits,
     check_count,
     check_names,
     plain,
@@ -49,13 +50,15 @@ class Request(NamedTuple):
         body: The whole body.
         content_type: The header, in lower case; empty where there is none.
         path: The path, decoded.
-        max_rows: Most rows of a request.
+        limits: How many rows it may have.
+        max_answer_bytes: Bytes that its answer may have.
     """
 
     body: bytes
     content_type: str
     path: str
-    max_rows: int
+    limits: RowLimits
+    max_answer_bytes: int
 
 
 def media_type(content_type: str) -> str:
@@ -117,14 +120,14 @@ def read_predict(request: Request, columns: Columns) -> Cells:
     """
     kind = media_type(request.content_type)
     if kind == JSON:
-        return read_json(decode_json(request.body), columns, request.max_rows)
+        return read_json(decode_json(request.body), columns, request.limits)
     if kind == CSV:
-        cells = read_csv(request.body, columns, request.max_rows, ignore_others=False)
+        cells = read_csv(request.body, columns, request.limits, ignore_others=False)
         return read_cells(columns, cells, lenient=True)
     raise unsupported(request.content_type, (JSON, CSV, ARROW))
 
 
-def read_json(value: Any, columns: Columns, max_rows: int) -> Cells:
+def read_json(value: Any, columns: Columns, limits: RowLimits) -> Cells:
     """Reads `rows` or `columns`, whichever is given.
 
     Raises:
@@ -132,9 +135,9 @@ def read_json(value: Any, columns: Columns, max_rows: int) -> Cells:
     """
     keys = list(value) if isinstance(value, dict) else []
     if keys == ["rows"] and isinstance(value["rows"], list):
-        return _read_rows(value["rows"], columns, max_rows)
+        return _read_rows(value["rows"], columns, limits)
     if keys == ["columns"] and isinstance(value["columns"], dict):
-        return _read_columns(value["columns"], columns, max_rows)
+        return _read_columns(value["columns"], columns, limits)
     got = ", ".join(f"`{plain(key)}`" for key in keys[:5]) or shown(value)
     raise RequestError(
         422,
@@ -144,8 +147,8 @@ def read_json(value: Any, columns: Columns, max_rows: int) -> Cells:
     )
 
 
-def _read_rows(rows: list[Any], columns: Columns, max_rows: int) -> Cells:
-    check_count(len(rows), max_rows)
+def _read_rows(rows: list[Any], columns: Columns, limits: RowLimits) -> Cells:
+    check_count(len(rows), limits)
     width = len(columns.names)
     with suppress(KeyError, TypeError, IndexError):
         cells = columns.transposed(rows)
@@ -172,7 +175,7 @@ def _refusal_of(rows: list[Any], columns: Columns) -> RequestError:
     return problems.refusal()
 
 
-def _read_columns(given: dict[str, Any], columns: Columns, max_rows: int) -> Cells:
+def _read_columns(given: dict[str, Any], columns: Columns, limits: RowLimits) -> Cells:
     problems = Problems()
     check_names(list(given), columns, problems)
     for name, column in given.items():
@@ -186,7 +189,7 @@ def _read_columns(given: dict[str, Any], columns: Columns, max_rows: int) -> Cel
     problems.raise_any()
     cells = [given[name] for name in columns.ordered]
     check_lengths(columns, cells)
-    check_count(len(cells[0]), max_rows)
+    check_count(len(cells[0]), limits)
     return read_cells(columns, cells)
 
 
@@ -210,14 +213,14 @@ def check_lengths(columns: Columns, cells: Sequence[Sequence[Any]]) -> None:
 
 
 def read_csv(
-    body: bytes, columns: Columns, max_rows: int, *, ignore_others: bool
+    body: bytes, columns: Columns, limits: RowLimits, *, ignore_others: bool
 ) -> Sequence[Sequence[str]]:
     """Takes a CSV table apart.
 
     Args:
         body: UTF-8, with or without a byte order mark.
         columns: The model's columns.
-        max_rows: Most rows.
+        limits: How many rows it may have.
         ignore_others: Whether the table may have columns that the model does not.
 
     Returns:
@@ -247,7 +250,7 @@ def read_csv(
     wanted = [name for name in names if name in columns.known] if ignore_others else names
     check_names(wanted, columns, problems)
     problems.raise_any()
-    check_count(len(rows), max_rows)
+    check_count(len(rows), limits)
     for index, row in enumerate(rows):
         if len(row) != len(names):
             problems.add(

@@ -1,20 +1,28 @@
-"""Answers: their bytes, and the one shape of a refusal."""
+"""Answers: their bytes, and the one shape of a refusal.
+
+An answer may be hundreds of times as long as its request, so its bytes are bounded too, and long
+ones are written in parts: whoever writes JSON lets no other thread run meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
 from mlops.errors import Detail, RequestError
+from mlops.serving.cells import Cells
 from mlops.serving.predictor import ServedModel
+from mlops.serving.requests import Request
 
 RETRY_SECONDS = 1
+PART_VALUES = 4096  # 1 ms of writing
+LEAST_BYTES = 4  # of a number in an answer: `0.0,`
 _BUSY = (429, 503)
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Items = TypeVar("Items", np.ndarray, Sequence[str])
 
 
 class Answer(NamedTuple):
@@ -39,15 +47,80 @@ class Answer(NamedTuple):
     version: int = 0
 
 
-def predictions(model: ServedModel, probabilities: np.ndarray) -> Answer:
-    """Answers `/predict`: for each row the label, and the probability of each class."""
+def score(model: ServedModel, cells: Cells, request: Request, n_values: int) -> np.ndarray:
+    """Returns the probability of each class: [N, C] float64; `cells` are used up.
+
+    Args:
+        model: The model.
+        cells: Its rows.
+        request: What they are of.
+        n_values: Numbers of a row's answer.
+
+    Raises:
+        RequestError: The answer cannot but be too large.
+    """
+    if len(cells.numbers) * n_values * LEAST_BYTES > request.max_answer_bytes:
+        raise too_large(request.max_answer_bytes)
+    return model.probabilities(cells)
+
+
+def predictions(model: ServedModel, probabilities: np.ndarray, most: int) -> Answer:
+    """Answers `/predict`: for each row the label, and the probability of each class.
+
+    Raises:
+        RequestError: It would have more bytes than `most`.
+    """
     names = model.class_names
-    rows = [
-        {"label": label, "probabilities": dict(zip(names, row, strict=True))}
-        for label, row in zip(model.labels(probabilities), probabilities.tolist(), strict=True)
-    ]
+
+    def written(part: np.ndarray) -> list[Any]:
+        return [
+            {"label": label, "probabilities": dict(zip(names, row, strict=True))}
+            for label, row in zip(model.labels(part), part.tolist(), strict=True)
+        ]
+
+    rows = in_parts(probabilities, len(names), written, most)
     body = msgspec.json.encode({"predictions": rows, "model": model.identity_json})
-    return answered(model, body, rows=len(rows))
+    return answered(model, body, rows=len(probabilities))
+
+
+def in_parts(
+    items: Items, n_values: int, written: Callable[[Items], list[Any]], most: int
+) -> list[Any] | msgspec.Raw:
+    """Makes a list of JSON, a long one part by part.
+
+    Args:
+        items: What it is made of, one for one.
+        n_values: Numbers that one of them becomes.
+        written: Makes the list of some of them.
+        most: Bytes that the whole may have.
+
+    Returns:
+        The list, or what it is written as.
+
+    Raises:
+        RequestError: It would have more bytes.
+    """
+    step = max(1, PART_VALUES // max(1, n_values))
+    if len(items) <= step:
+        return written(items)
+    parts: list[bytes] = []
+    room = most
+    for start in range(0, len(items), step):
+        parts.append(msgspec.json.encode(written(items[start : start + step]))[1:-1])
+        room -= len(parts[-1]) + 1
+        if room < 0:
+            raise too_large(most)
+    return msgspec.Raw(b"[" + b",".join(parts) + b"]")
+
+
+def too_large(most: int) -> RequestError:
+    """Returns the refusal of a request whose answer would have more bytes than `most`."""
+    return RequestError(
+        413,
+        "too_large",
+        f"an answer must have at most {most} bytes, got more; send fewer rows at a time, ask in "
+        "Arrow, or score the table with `python -m ray_jobs.predict`",
+    )
 
 
 def answered(
@@ -99,14 +172,12 @@ def details_of(details: Sequence[Detail]) -> list[dict[str, Any]]:
     return [detail._asdict() for detail in details]
 
 
-async def send_answer(send: Send, answer: Answer, *, last: bool = True) -> None:
-    """Sends an answer.
+def head(answer: Answer, *, last: bool = True) -> dict[str, Any]:
+    """Returns the message that begins an answer; its body is still to be sent.
 
     Args:
-        send: ASGI's.
         answer: The answer.
-        last: Whether the request is read to its end; if not, the connection is closed after it,
-            and the caller has still to end the answer.
+        last: Whether the request is read to its end; if not, the connection is closed after it.
     """
     headers = [
         (b"content-type", answer.content_type),
@@ -116,5 +187,4 @@ async def send_answer(send: Send, answer: Answer, *, last: bool = True) -> None:
     ]
     if not last:
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body, "more_body": not last})
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}

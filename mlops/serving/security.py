@@ -1,59 +1,21 @@
-"""What stands between the network and the model: token, size and time of a body, work at a time.
-
-A slow client cannot hold a replica: its body is read beside all others, within `body_timeout`, and
-takes none of the `max_in_flight` places before it is there. What such clients have sent is bounded
-in bytes, all of them together.
-"""
+"""Who is let in: whoever has the token, and only this machine where there is none."""
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from mlops.errors import RequestError, SettingsError
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout
 
 TOKEN_VARIABLE = "MLOPS_SERVE_TOKEN"
 OPEN_PATHS = frozenset({"/ping", "/health", "/v2/health/live", "/v2/health/ready"})
 """What answers without a token: liveness alone, one bit that says nothing of the model."""
-BODIES_AT_A_TIME = 4
-"""Bodies of the largest size that may be in memory at a time."""
 
 Headers = Iterable[tuple[bytes, bytes]]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one request, and all together, may take of a replica.
-
-    Attributes:
-        max_rows: Rows of a request.
-        max_body_bytes: Bytes of its body.
-        max_in_flight: Requests that are being computed or wait for it.
-        request_timeout: Seconds from the whole body to the answer.
-        body_timeout: Seconds for the whole body.
-    """
-
-    max_rows: int = 10_000
-    max_body_bytes: int = 16 * 2**20
-    max_in_flight: int = 64
-    request_timeout: float = 10.0
-    body_timeout: float = 5.0
-
-
-class Disconnected(Exception):
-    """The client has gone; there is nobody to answer."""
 
 
 def read_token(path: str | None) -> str | None:
@@ -88,6 +50,35 @@ def read_token(path: str | None) -> str | None:
     return token
 
 
+def required_token(host: str, path: str | None) -> str | None:
+    """Returns the token that clients must send, which there must be if others can reach the host.
+
+    Args:
+        host: Address or name that is listened on.
+        path: A file with the token; see `read_token`.
+
+    Raises:
+        SettingsError: There is none, or it cannot be read.
+    """
+    token = read_token(path)
+    if token is None and not is_loopback(host):
+        raise SettingsError(
+            f"host: {host} is open to other machines and must come with a token, got none; set "
+            f"{TOKEN_VARIABLE}, or --token_file to a file only you can read"
+        )
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Tells whether only this machine can reach an address or a name; not so if it is unknown."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
+    return all(ip_address(address).is_loopback for address in addresses)
+
+
 class Guard:
     """Lets requests with the right bearer token pass, and all where there is no token.
 
@@ -117,97 +108,6 @@ class Guard:
                 f"{'another one' if given else 'none'}; send the header Authorization: Bearer "
                 "TOKEN",
             )
-
-
-class Bodies:
-    """Reads bodies, each bounded in size and time, and all together in size.
-
-    To be used on one event loop.
-
-    Args:
-        limits: The bounds.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._most = limits.max_body_bytes
-        self._most_together = BODIES_AT_A_TIME * limits.max_body_bytes
-        self._seconds = limits.body_timeout
-        self._held = 0
-
-    async def read(self, receive: Receive, headers: Headers) -> bytes:
-        """Returns the whole body; `release` its length when it is no longer needed.
-
-        Raises:
-            RequestError: It is too large, or comes too slowly. The rest of it is unread.
-            Disconnected: The client has gone.
-        """
-        self._check_length(header(headers, b"content-length"))
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async with timeout(self._seconds):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] != "http.request":
-                        raise Disconnected
-                    chunk = message.get("body", b"")
-                    more = message.get("more_body", False)
-                    size += len(chunk)
-                    self._held += len(chunk)
-                    if size > self._most:
-                        raise self._too_large(f"over {self._most}")
-                    if self._held > self._most_together:
-                        raise busy()
-                    chunks.append(chunk)
-        except asyncio.TimeoutError as error:
-            self._held -= size
-            raise RequestError(
-                408,
-                "slow_body",
-                f"a body must arrive within {self._seconds:g} s, got {size} bytes of it; send it "
-                "faster, or less of it",
-            ) from error
-        except BaseException:
-            self._held -= size
-            raise
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def release(self, size: int) -> None:
-        """Says that a body of so many bytes is no longer held."""
-        self._held -= size
-
-    def _check_length(self, announced: bytes) -> None:
-        if announced.isdigit() and (len(announced) > 15 or int(announced) > self._most):
-            raise self._too_large(announced[:15].decode())
-
-    def _too_large(self, got: str) -> RequestError:
-        return RequestError(
-            413,
-            "too_large",
-            f"a body must have at most {self._most} bytes, got {got}; send several requests, or "
-            "score the table with `python -m ray_jobs.predict`",
-        )
-
-
-def busy() -> RequestError:
-    """Returns the refusal of a request beyond what is taken on at a time."""
-    return RequestError(
-        503,
-        "overloaded",
-        "an endpoint must have room for a request, got more at a time than it takes; try again in "
-        "a second",
-    )
-
-
-def late(seconds: float) -> RequestError:
-    """Returns the refusal of a request that was not answered in time."""
-    return RequestError(
-        503,
-        "timeout",
-        f"a request must be answered within {seconds:g} s, got no answer yet; send fewer rows at a "
-        "time, or try again later",
-    )
 
 
 def header(headers: Headers, name: bytes) -> bytes:

@@ -47,6 +47,11 @@ ClusterAddress = Annotated[str | None, AfterValidator(_of_cluster)]
 Address = Annotated[str | None, AfterValidator(_of_cluster_or_job_server)]
 
 
+def shortened(value: str) -> str:
+    """Quotes what a user gave, for a message of one line."""
+    return repr(value if len(value) <= 60 else f"{value[:60]}...")
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 

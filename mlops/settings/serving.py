@@ -58,12 +58,14 @@ class ServeSettings(Section):
         5.0, description="seconds between looks at where the alias points"
     )
     max_rows: PositiveInt = Field(10_000, description="rows a request")
-    max_body_bytes: PositiveInt = Field(16 * 2**20, description="bytes a request")
+    max_body_bytes: PositiveInt = Field(16 * 2**20, description="bytes a request, and its answer")
     max_in_flight: PositiveInt = Field(
         64, description="requests at a time and replica; 503 beyond them"
     )
     request_timeout: Seconds = Field(10.0, description="seconds an answer may take")
-    body_timeout: Seconds = Field(5.0, description="seconds a request may take to arrive")
+    body_timeout: Seconds = Field(
+        5.0, description="seconds a request may take to arrive, and its reader may pause"
+    )
     page: bool = Field(False, description="a page at / to try the model")
     token_file: str | None = Field(
         None, description="file with the token, mode 0600; MLOPS_SERVE_TOKEN wins"

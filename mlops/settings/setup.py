@@ -17,6 +17,9 @@ class GenerateDataSettings(SyntheticSettings):
     """Settings of the job generate_data."""
 
     output: str = Field("data/synthetic.parquet", description="file to write, .parquet or .csv")
+    overwrite: bool = Field(
+        False, description="replace the output even if it is no generated table"
+    )
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
@@ -25,10 +26,13 @@ from mlops.settings.sections import (
     Section,
     Seed,
     TrackingSettings,
+    shortened,
 )
 from mlops.space import REALS, SearchSpace, number
 
 _DEFAULT = Hyperparameters()
+# MLflow keeps no longer name of a run.
+LONGEST_STUDY = 250
 
 
 class SearchSettings(Section):
@@ -67,6 +71,22 @@ class StudySettings(Section):
     )
     resources: ResourceSettings = Field(ResourceSettings(), description="cores and GPUs")
     tracking: TrackingSettings = Field(TrackingSettings(), description="the record")
+
+    @field_validator("study")
+    @classmethod
+    def _a_name(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if not value.strip() or not value.isprintable() or len(value) > LONGEST_STUDY:
+            raise ValueError(
+                f"must be a name of 1 to {LONGEST_STUDY} letters that can be printed, got "
+                f"{shortened(value)}; choose another name"
+            )
+        if "'" in value and '"' in value:  # MLflow cannot be asked for it
+            raise ValueError(
+                f"must not have both kinds of quotes, got {shortened(value)}; choose another name"
+            )
+        return value
 
 
 class TrainSettings(StudySettings):
@@ -174,9 +194,17 @@ class TuneSettings(StudySettings):
 
     @field_validator("storage")
     @classmethod
-    def _with_a_bucket(cls, value: str) -> str:
+    def _a_place(cls, value: str) -> str:
         if value.endswith("://"):
             raise ValueError(f"must be a folder or a URI with a bucket, got {value!r}; add it")
+        if not value.strip() or "\0" in value:
+            raise ValueError(f"must be a folder or a URI, got {value!r}; name one")
+        try:
+            Path(value).expanduser()
+        except RuntimeError as error:
+            raise ValueError(
+                f"must be a folder or a URI, got {value!r}, the home of nobody; name another"
+            ) from error
         return value
 
     @field_validator("defaults")

@@ -85,7 +85,10 @@ class ChildRun:
         outcome = Outcome(result["outcome"])
         self.tags |= {name: result[name] for name in ("node", "device") if result.get(name)}
         self.metrics += [Metric(name, value, now, 0) for name, value in metrics.items()]
-        self.tags[SO_FAR_TAG if outcome is Outcome.INTERRUPTED else RESULT_TAG] = json.dumps(result)
+        if outcome is not Outcome.INTERRUPTED:
+            self.tags[RESULT_TAG] = json.dumps(result)
+        elif result["score"] is not None:
+            self.tags[SO_FAR_TAG] = json.dumps(result)
         self._end_as(outcome, result["reason"], now)
 
     def interrupt(self, reason: str, now: int) -> None:
@@ -98,14 +101,14 @@ class ChildRun:
             self.tags["reason"] = reason
         self.status, self.ended_ms = STATUS[outcome], now
 
-    def is_due(self, now: float) -> bool:
-        """Whether it has ended, has a full batch, or has not been shown for a while."""
-        return (
-            self.status is not None
-            or self.original is not None
-            or len(self.metrics) >= BATCH
-            or now - self.waiting_since > FLUSH_SECONDS
-        )
+    @property
+    def is_due(self) -> bool:
+        """Whether it has ended or has a full batch."""
+        return self.status is not None or self.original is not None or len(self.metrics) >= BATCH
+
+    def is_stale(self, now: float) -> bool:
+        """Whether it is under way and has not been shown for a while."""
+        return not self.is_due and now - self.waiting_since > FLUSH_SECONDS
 
     def whole(self) -> WholeRun | None:
         """Returns the run as a whole if it has ended before anything of it was sent."""

@@ -18,6 +18,7 @@ import platform
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError
-from mlops.hyperparameters import Hyperparameters
+from mlops.hyperparameters import NAMES, Hyperparameters
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, write_checksums
-from mlops.tracking.store import Store, explained, prepare_environment
+from mlops.tracking.store import SENDERS, Store, explained, prepare_environment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,7 +158,7 @@ def _record(
     model.save(str(folder / "MLmodel"))
     sha256 = write_checksums(folder)
     try:
-        client.log_model_artifacts(entry.model_id, str(folder))
+        _upload(store, entry.model_id, folder)
         client.set_logged_model_tags(entry.model_id, {SHA256_TAG: sha256})
         client.log_outputs(run_id, [LoggedModelOutput(entry.model_id, step=step)])
         now = int(time.time() * 1000)
@@ -175,6 +176,23 @@ def _record(
         ) from error
     uri = f"models:/{entry.model_id}"
     return LoggedModel(uri, entry.model_id, run_id, entry.artifact_location, sha256)
+
+
+def _upload(store: Store, model_id: str, folder: Path) -> None:
+    """Uploads a model's files, to a server several at a time: each of its answers may take long."""
+    client = store.client
+    if not store.uri.startswith("http"):
+        client.log_model_artifacts(model_id, str(folder))
+        return
+
+    def put(file: Path) -> None:
+        parent = file.relative_to(folder).parent.as_posix()
+        client.log_model_artifact(model_id, str(file), None if parent == "." else parent)
+
+    first, *rest = [path for path in folder.rglob("*") if path.is_file()]
+    put(first)  # MLflow asks for the place once, and keeps it
+    with ThreadPoolExecutor(SENDERS, "mlflow-upload") as senders:
+        list(senders.map(put, rest))
 
 
 def _next_step(client: MlflowClient, run_id: str, metrics: dict[str, float]) -> int:
@@ -195,7 +213,9 @@ def discard_unregistered(store: Store, run_id: str) -> None:
         versions = client.search_model_versions(f"run_id = '{run_id}'")
         kept = {version.source for version in versions}
         for model in models_of_run(store, run_id):
-            if model.artifact_location not in kept:
+            # What users have logged there has not these params.
+            is_ours = model.name == NAME and set(model.params) == set(NAMES)
+            if is_ours and model.artifact_location not in kept:
                 client.delete_logged_model(model.model_id)
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from mlops.errors import TrackingError, first_line
@@ -19,12 +19,25 @@ T = TypeVar("T")
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
-def check_server(uri: str, timeout: float) -> None:
+class Question(NamedTuple):
+    """What a tracking server is asked: a path, and what goes with it."""
+
+    path: str
+    given: dict[str, str]
+
+
+EXPERIMENTS = Question("/api/2.0/mlflow/experiments/get", {"experiment_id": "0"})
+# Whom experiments are closed to may still read models.
+MODELS = Question("/api/2.0/mlflow/registered-models/search", {"max_results": "1"})
+
+
+def check_server(uri: str, timeout: float, question: Question = EXPERIMENTS) -> None:
     """Asks a tracking server one question, without MLflow's minutes of retries.
 
     Args:
         uri: http or https.
         timeout: Seconds it may take altogether.
+        question: The question.
 
     Raises:
         TrackingError: It does not answer, or not like an MLflow server that lets us in.
@@ -35,13 +48,13 @@ def check_server(uri: str, timeout: float) -> None:
     def ask() -> tuple[int, bytes]:
         response = http_request(
             get_default_host_creds(uri),
-            "/api/2.0/mlflow/experiments/get",
+            question.path,
             "GET",
             max_retries=0,
             # Once to connect and once to read, and a name may have two addresses.
             timeout=timeout / 3,
             raise_on_status=False,
-            params={"experiment_id": "0"},
+            params=question.given,
         )
         return response.status_code, response.content
 
@@ -147,6 +160,45 @@ def check_sqlite(path: Path, timeout: float) -> None:
                 connection.execute("ROLLBACK")
 
 
+def check_tables(uri: str, path: Path | None) -> None:
+    """Checks that a database has MLflow's tables, of this version: MLflow itself would make them.
+
+    Args:
+        uri: The database.
+        path: Its file, if it is one.
+
+    Raises:
+        TrackingError: It has not, or cannot be read.
+    """
+    import sqlalchemy
+    from mlflow.store.db.utils import _all_tables_exist
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if path is None:
+        engine = sqlalchemy.create_engine(uri)
+    else:  # for reading alone
+        engine = sqlalchemy.create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True),
+            poolclass=sqlalchemy.pool.NullPool,
+        )
+    try:
+        found = _all_tables_exist(engine)
+    except SQLAlchemyError as error:
+        reason = first_line(getattr(error, "orig", None) or error)
+        raise TrackingError(
+            f"the tracking database must be one that can be read, got "
+            f"{without_password(uri)} ({reason}); {ELSEWHERE}"
+        ) from error
+    finally:
+        engine.dispose()
+    if not found:
+        raise TrackingError(
+            f"the tracking database must have the tables of this MLflow, got "
+            f"{without_password(uri)} without; `python -m ray_jobs.tune` makes them, or {ELSEWHERE}"
+        )
+
+
 def create_sqlite(path: Path) -> None:
     """Makes an empty tracking database in memory and puts it in place whole, unless there is one.
 
@@ -202,7 +254,8 @@ def _link(draft: Path, path: Path) -> None:
     except FileExistsError:
         pass
     except OSError:  # a file system without hard links
-        draft.replace(path)
+        if not path.exists():
+            draft.replace(path)
 
 
 def without_password(uri: str) -> str:

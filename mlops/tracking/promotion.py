@@ -1,28 +1,33 @@
 """Who is champion: the version that is served, and those that were before it.
 
 The alias `champion` names it. The registered model's tag `champions` lists the earlier ones, oldest
-first, so that a promotion can be taken back.
+first, so that a promotion can be taken back. Whoever moves the alias first takes a lease on the
+registered model and looks again: what was decided while another one moved it is decided anew.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mlops.data.columns import some_of
 from mlops.errors import InputError, TrackingError
 from mlops.tracking import registry
+from mlops.tracking.lease import Lease, PromoterTag
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.registry import CHAMPION
-from mlops.tracking.store import Store, explained, patiently
+from mlops.tracking.store import Registry, explained, patiently
 
 HISTORY_TAG = "champions"
 # Of a version that has challenged: whom.
 CHALLENGED_TAG = "challenged"
 # MLflow cuts or refuses longer tags; as many promotions can be taken back.
 LONGEST_HISTORY = 100
+# Others have the lease for moments, each of them, or have died with it.
+TURN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Promotion:
 
 
 def challenge(
-    store: Store, name: str, version: int, metric: str, score: Callable[[Predictor], float]
+    store: Registry, name: str, version: int, metric: str, score: Callable[[Predictor], float]
 ) -> Promotion:
     """Makes a candidate the champion if it is better on the test part that it was scored on.
 
     Champion and candidate are scored on the same rows. The candidate has never seen them; a
     champion that was split otherwise may have, which counts in its favour. So a candidate that wins
     has won fairly, and one that loses may still be promoted by hand.
+
+    If another one becomes champion meanwhile, the candidate is compared with that one.
 
     Each version challenges once: who resumes a study that has ended does not undo what was
     decided by hand since.
@@ -62,38 +69,62 @@ def challenge(
     Raises:
         TrackingError: The store refuses, or the candidate is damaged.
     """
-    before = registry.version_of(store, name, CHAMPION)
     candidate = registry.load_version(store, name, version)
+    while True:
+        before = registry.version_of(store, name, CHAMPION)
+        verdict = _compare(store, candidate, before, metric, score)
+        with _turn(store, name, before) as turn:
+            if turn is None:
+                continue
+            if verdict.crowns:
+                _crown(store, name, version, before)
+            if verdict.against:
+                _note_challenge(store, name, version, verdict.against)
+            return Promotion(version if verdict.crowns else before, before, verdict.reason)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What comes of a challenge: whether it is won, why, and against whom it was."""
+
+    crowns: bool
+    reason: str
+    against: str = ""
+
+
+def _compare(
+    store: Registry,
+    candidate: registry.RegisteredModel,
+    before: int | None,
+    metric: str,
+    score: Callable[[Predictor], float],
+) -> _Verdict:
+    name, version = candidate.name, candidate.version
     if before == version:
-        _note_challenge(store, name, version, "nobody")  # its driver may have died before it did
-        return Promotion(version, before, "it is champion already")
+        # Its driver may have died before it noted it.
+        return _Verdict(False, "it is champion already", "nobody")
     if before is None:
-        _crown(store, name, version, None)
-        _note_challenge(store, name, version, "no champion")
-        return Promotion(version, None, "there was no champion")
+        return _Verdict(True, "there was no champion", "no champion")
     if _was_challenged(store, name, version):
-        return Promotion(before, before, f"version {version} has challenged before")
+        return _Verdict(False, f"version {version} has challenged before")
     try:
         # A store that stumbles is no reason to keep a worse champion.
         champion = patiently(store, lambda: registry.load_version(store, name, before), 3.0)
     except TrackingError as error:
-        return Promotion(before, before, f"version {before} cannot be compared: {error}")
+        return _Verdict(False, f"version {before} cannot be compared: {error}")
     difference = _difference(champion.predictor, candidate.predictor)
     if difference:
-        return Promotion(before, before, f"it differs from version {before}: {difference}")
+        return _Verdict(False, f"it differs from version {before}: {difference}")
     old, new = score(champion.predictor), score(candidate.predictor)
     told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
     if _digest(champion) != _digest(candidate):
         told += ", which was trained on another table"
     better = new < old if metric.endswith("loss") else new > old
-    if better:
-        _crown(store, name, version, before)
-    _note_challenge(store, name, version, f"version {before}")
-    return Promotion(version if better else before, before, told)
+    return _Verdict(better, told, f"version {before}")
 
 
 def promote(
-    store: Store, name: str, which: int | str, *, allow_schema_change: bool = False
+    store: Registry, name: str, which: int | str, *, allow_schema_change: bool = False
 ) -> Promotion:
     """Makes a version the champion, whatever its score.
 
@@ -108,36 +139,64 @@ def promote(
         TrackingError: There is no such version, it is damaged, or the store refuses.
     """
     model = registry.load_version(store, name, which)
-    before = registry.version_of(store, name, CHAMPION)
-    if before == model.version:
-        return Promotion(before, before, f"version {before} was champion already")
-    if before is not None and not allow_schema_change:
-        _check_schema(store, name, before, model)
-    _crown(store, name, model.version, before)
-    return Promotion(model.version, before, "promoted by hand")
+    while True:
+        before = registry.version_of(store, name, CHAMPION)
+        if before == model.version:
+            return Promotion(before, before, f"version {before} was champion already")
+        if before is not None and not allow_schema_change:
+            _check_schema(store, name, before, model)
+        with _turn(store, name, before) as turn:
+            if turn is None:
+                continue
+            _crown(store, name, model.version, before)
+            return Promotion(model.version, before, "promoted by hand")
 
 
-def rollback(store: Store, name: str) -> Promotion:
+def rollback(store: Registry, name: str) -> Promotion:
     """Makes the champion before the present one champion again.
 
     Raises:
         InputError: There is none.
         TrackingError: It is damaged, or the store refuses.
     """
-    before = registry.version_of(store, name, CHAMPION)
-    earlier = _history(store, name)
-    while earlier and earlier[-1] == before:
-        earlier.pop()
-    if not earlier:
-        raise InputError(
-            f"there must be an earlier champion of `{name}` to go back to, got none; promote a "
-            "version with --version"
-        )
-    model = registry.load_version(store, name, earlier[-1])
-    # In this order: what is named twice is dropped above, what is not named would be lost.
-    registry.move_alias(store, name, CHAMPION, model.version)
-    _set_history(store, name, earlier[:-1])
-    return Promotion(model.version, before, "rolled back")
+    while True:
+        before = registry.version_of(store, name, CHAMPION)
+        earlier = _history(store, name)
+        while earlier and earlier[-1] == before:
+            earlier.pop()
+        if not earlier:
+            raise InputError(
+                f"there must be an earlier champion of `{name}` to go back to, got none; promote a "
+                "version with --version"
+            )
+        model = registry.load_version(store, name, earlier[-1])
+        with _turn(store, name, before) as turn:
+            if turn is None:
+                continue
+            # In this order: what is named twice is dropped above, what is not named would be lost.
+            registry.move_alias(store, name, CHAMPION, model.version)
+            _set_history(store, name, earlier[:-1])
+            return Promotion(model.version, before, "rolled back")
+
+
+@contextmanager
+def _turn(store: Registry, name: str, before: int | None) -> Iterator[Lease | None]:
+    """Yields once nobody else moves the alias; None if it is no longer where it was.
+
+    Raises:
+        TrackingError: Another one does not come to an end, or the store does not answer.
+    """
+    lease = Lease(PromoterTag(store, name))
+    try:
+        lease.wait(TURN_SECONDS)
+    except InputError as error:
+        raise TrackingError(str(error)) from error
+    try:
+        now = registry.version_of(store, name, CHAMPION)
+        lease.hold()
+        yield lease if now == before else None
+    finally:
+        lease.release()
 
 
 def _digest(model: registry.RegisteredModel) -> str | None:
@@ -145,34 +204,34 @@ def _digest(model: registry.RegisteredModel) -> str | None:
     return digest
 
 
-def _was_challenged(store: Store, name: str, version: int) -> bool:
+def _was_challenged(store: Registry, name: str, version: int) -> bool:
     with explained(store):
-        return CHALLENGED_TAG in store.client.get_model_version(name, str(version)).tags
+        return CHALLENGED_TAG in store.models.get_model_version(name, str(version)).tags
 
 
-def _note_challenge(store: Store, name: str, version: int, by: str) -> None:
+def _note_challenge(store: Registry, name: str, version: int, by: str) -> None:
     with explained(store):
-        store.client.set_model_version_tag(name, str(version), CHALLENGED_TAG, by)
+        store.models.set_model_version_tag(name, str(version), CHALLENGED_TAG, by)
 
 
-def _crown(store: Store, name: str, version: int, before: int | None) -> None:
+def _crown(store: Registry, name: str, version: int, before: int | None) -> None:
     if before is not None:
         _set_history(store, name, [*_history(store, name), before][-LONGEST_HISTORY:])
     registry.move_alias(store, name, CHAMPION, version)
 
 
-def _history(store: Store, name: str) -> list[int]:
+def _history(store: Registry, name: str) -> list[int]:
     with explained(store):
-        tags = store.client.get_registered_model(name).tags
+        tags = store.models.get_registered_model(name).tags
     return [int(version) for version in json.loads(tags.get(HISTORY_TAG, "[]"))]
 
 
-def _set_history(store: Store, name: str, versions: list[int]) -> None:
+def _set_history(store: Registry, name: str, versions: list[int]) -> None:
     with explained(store):
-        store.client.set_registered_model_tag(name, HISTORY_TAG, json.dumps(versions))
+        store.models.set_registered_model_tag(name, HISTORY_TAG, json.dumps(versions))
 
 
-def _check_schema(store: Store, name: str, before: int, model: registry.RegisteredModel) -> None:
+def _check_schema(store: Registry, name: str, before: int, model: registry.RegisteredModel) -> None:
     try:
         champion = registry.load_version(store, name, before)
         difference = _difference(champion.predictor, model.predictor)

@@ -7,21 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from mlops.errors import InputError
 from mlops.nn.records import Outcome
+from mlops.tracking.begun import read_settings
 from mlops.tracking.spool import Call
 from mlops.tracking.store import Store, explained
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-SETTINGS = "settings.yaml"
 RESULT_TAG = "result"
 # The same of a trial that was interrupted, until it goes on.
 SO_FAR_TAG = "result_so_far"
-# Only a study's own run has it.
+# Only a study's own run has it, and has it last: with it the run counts as a study.
 PACKING_TAG = "packs_in_flight"
 _PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu", "merit")
 ENDS_TAG = "max_evals"
@@ -63,7 +61,7 @@ class StudyRecord:
     Attributes:
         name: The study.
         run_id: Its run.
-        settings: The job's settings when the study was made; empty if it died before.
+        settings: The job's settings when the study was begun.
         data_digest: Of the table.
         packing: How trials are divided into packs: the fields of `Packing`.
         ends: What `max_evals` was, each time.
@@ -85,18 +83,27 @@ def find_study(store: Store, name: str | None) -> StudyRecord | None:
         name: The study; None for the last one that was begun.
 
     Raises:
+        InputError: It cannot be read what the study was begun as.
         TrackingError: The store cannot be asked.
     """
     with explained(store):
-        found = _study_runs(store, name)
-        if not found:
+        if name is None:
+            last = next(iter(_study_runs(store, None)), None)
+            name = None if last is None else last.data.tags.get("study")
+        run = None if name is None else _first_run(store, name)
+        if run is None:
             return None
-        run = found[0]
         tags = run.data.tags
+        for needed in ("data_digest", ENDS_TAG, *_PACKING[:2]):
+            if needed not in tags:
+                raise InputError(
+                    f"study: must have its tag {needed} to be resumed, got `{name}` without; put "
+                    "it back, or begin another --study"
+                )
         return StudyRecord(
             name=tags["study"],
             run_id=run.info.run_id,
-            settings=_settings(store, run),
+            settings=read_settings(store, run),
             data_digest=tags["data_digest"],
             packing={name: int(tags[name]) for name in _PACKING if name in tags},
             ends=_ends(run),
@@ -130,7 +137,7 @@ def study_exists(store: Store, name: str) -> bool:
         TrackingError: The store cannot be asked.
     """
     with explained(store):
-        return bool(_study_runs(store, name))
+        return _first_run(store, name) is not None
 
 
 def is_younger(store: Store, name: str, run_id: str) -> bool:
@@ -140,8 +147,7 @@ def is_younger(store: Store, name: str, run_id: str) -> bool:
         TrackingError: The store cannot be asked.
     """
     with explained(store):
-        runs = _study_runs(store, name)
-        first = min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+        first = _first_run(store, name)
         return first is not None and first.info.run_id != run_id
 
 
@@ -194,12 +200,18 @@ def of_started_trials(calls: Iterable[Call]) -> list[Call]:
     return kept
 
 
+def _first_run(store: Store, name: str) -> Run | None:
+    """Returns the run of a study; another process's, made a little later, is not yet withdrawn."""
+    runs = _study_runs(store, name)
+    return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+
 def _study_runs(store: Store, name: str | None) -> list[Run]:
-    """Returns the runs of studies of a name, or of the latest ones, the latest first."""
+    """Returns the first runs of a study, or the last ones of all."""
     query = f"tags.{PACKING_TAG} LIKE '%'"
     if name is not None:
         query += f" and tags.study = {_quoted(name)}"
-    order = ["attributes.start_time DESC"]
+    order = [f"attributes.start_time {'DESC' if name is None else 'ASC'}"]
     return list(
         store.client.search_runs([store.experiment_id], query, max_results=10, order_by=order)
     )
@@ -214,11 +226,6 @@ def _quoted(text: str) -> str:
         if quote not in text:
             return f"{quote}{text}{quote}"
     raise InputError(f"study: must not have both kinds of quotes, got {text}; choose another name")
-
-
-def _settings(store: Store, run: Run) -> dict[str, Any]:
-    content = store.read_bytes(run.info.run_id, SETTINGS)
-    return {} if content is None else dict(yaml.safe_load(content) or {})
 
 
 def _trials(store: Store, run_id: str) -> Iterator[tuple[int, TrialRecord]]:

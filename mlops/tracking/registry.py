@@ -12,7 +12,7 @@ from mlops.errors import TrackingError, first_line
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, verify
 from mlops.tracking.model import PREDICTOR, LoggedModel, models_of_run
-from mlops.tracking.store import Store, explained
+from mlops.tracking.store import Registry, Store, explained
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -21,6 +21,8 @@ MODEL = "mlp"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 TRIAL_TAG = "trial"
+# A trial that was interrupted and goes on may become a version anew, with other weights.
+EPOCH_TAG = "best_epoch"
 
 
 def register(
@@ -93,7 +95,7 @@ class RegisteredModel:
     card: dict[str, Any]
 
 
-def load_version(store: Store, name: str, which: int | str) -> RegisteredModel:
+def load_version(store: Registry, name: str, which: int | str) -> RegisteredModel:
     """Reads a version; no code and no pickle of the model's folder is run.
 
     Args:
@@ -107,7 +109,7 @@ def load_version(store: Store, name: str, which: int | str) -> RegisteredModel:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    client = store.client
+    client = store.models
     # A copy, so that what is read is what was checked.
     with tempfile.TemporaryDirectory(prefix="mlops-load-") as scratch:
         try:
@@ -132,7 +134,7 @@ def load_version(store: Store, name: str, which: int | str) -> RegisteredModel:
     return RegisteredModel(name, int(version.version), version.run_id, predictor, card)
 
 
-def version_of(store: Store, name: str, alias: str) -> int | None:
+def version_of(store: Registry, name: str, alias: str) -> int | None:
     """Returns the version an alias points at, None if there is none; one short query.
 
     Raises:
@@ -142,7 +144,7 @@ def version_of(store: Store, name: str, alias: str) -> int | None:
 
     with explained(store):
         try:
-            aliases = store.client.get_registered_model(name).aliases
+            aliases = store.models.get_registered_model(name).aliases
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -150,27 +152,29 @@ def version_of(store: Store, name: str, alias: str) -> int | None:
     return int(aliases[alias]) if alias in aliases else None
 
 
-def run_of(store: Store, name: str, version: int) -> str:
+def run_of(store: Registry, name: str, version: int) -> str:
     """Returns the run that a version was registered by.
 
     Raises:
         TrackingError: The store does not answer, or has no such version.
     """
     with explained(store):
-        return str(store.client.get_model_version(name, str(version)).run_id)
+        return str(store.models.get_model_version(name, str(version)).run_id)
 
 
-def move_alias(store: Store, name: str, alias: str, version: int) -> None:
+def move_alias(store: Registry, name: str, alias: str, version: int) -> None:
     """Points an alias at a version.
 
     Raises:
         TrackingError: The store refuses.
     """
     with explained(store):
-        store.client.set_registered_model_alias(name, alias, str(version))
+        store.models.set_registered_model_alias(name, alias, str(version))
 
 
-def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, str] | None:
+def registered(
+    store: Store, name: str, run_id: str, trial: int, epoch: int
+) -> tuple[int, str] | None:
     """Finds the version that a trial of a study has become, whose driver may have died over it.
 
     What was left to do is done: the alias `candidate`, and the link from the model.
@@ -180,6 +184,7 @@ def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, s
         name: The registered model.
         run_id: The study's run.
         trial: The trial.
+        epoch: Its best epoch; versions of before do not say theirs, which was final.
 
     Returns:
         The version and the model's URI; None if there is none.
@@ -192,7 +197,9 @@ def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, s
         found = [
             version
             for version in client.search_model_versions(f"run_id = '{run_id}'")
-            if version.name == name and version.tags.get(TRIAL_TAG) == str(trial)
+            if version.name == name
+            and version.tags.get(TRIAL_TAG) == str(trial)
+            and version.tags.get(EPOCH_TAG, str(epoch)) == str(epoch)
         ]
         if not found:
             return None

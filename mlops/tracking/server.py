@@ -33,6 +33,8 @@ SHORTEST_PASSWORD = 12
 # By these names, besides this machine's own, clients may call it unless told otherwise.
 PRIVATE = ["localhost", "127.0.0.1", "[::1]", "10.*", "192.168.*"]
 PRIVATE += [f"172.{number}.*" for number in range(16, 32)]
+# What a server keeps in its folder besides the lock, which stays empty, and artifacts.
+_OWN = ("postgresql", "postgresql.log", "mlflow.log", "authentication.ini", "session.key")
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,21 @@ def _start(
     # Where this process is: the path of an SQLite file may be relative.
     started = running("mlflow server", command, log, how_to_end, environment, Path.cwd())
     daemons.append(stack.enter_context(started))
-    while not _answers(server):
+    # Who answers may be another server, started at the same time.
+    while not (_answers(server) and _listens(daemons[-1], server.port)):
         daemons[-1].wait()
     return daemons
+
+
+def _listens(daemon: Daemon, port: int) -> bool:
+    """Tells whether it is a program's own process, or a child of it, that listens at a port."""
+    with suppress(psutil.Error):
+        process = psutil.Process(daemon.process.pid)
+        for one in (process, *process.children(recursive=True)):
+            for connection in one.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return True
+    return False
 
 
 def _account(server: Server) -> dict[str, str]:
@@ -199,9 +213,19 @@ def _explained(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps other servers out of it."""
+    """Makes the folder, unless it is another's, and keeps other servers out of it."""
+    lock = folder / "lock"
+    if not lock.exists():
+        others = [folder / name for name in _OWN if (folder / name).exists()]
+    else:
+        others = [lock] if not lock.is_file() or lock.stat().st_size else []
+    if others:
+        raise InputError(
+            f"folder: must be a new one or a server's own, got {folder}, in which {others[0].name} "
+            "is another's; name another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("wb") as file:
+    with lock.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

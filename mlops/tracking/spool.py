@@ -2,51 +2,28 @@
 
 Each call of the writer is a line of JSON, appended before it is carried out: the call's name and
 arguments. So what a driver that is killed has not sent yet is sent when the study is resumed. The
-first line names the study's run. What a study of the same name, of another store, has not sent is
-put aside, and is back in its place when that one goes on.
+first line names the study's run and how many folders were made for it. What a study of the same
+name, of another store, has not sent is put aside, and is back in its place when that one goes on.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import shutil
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from mlops.cluster import lasting_folder
 from mlops.errors import InputError
-from mlops.files import is_uri
+from mlops.tracking import storage
+from mlops.tracking.storage import RECORD
 
 Call = list[Any]
-NAME = "record.jsonl"
-DEFAULT_STORAGE = "studies"
-
-
-def study_folder(storage: str | Path, study: str) -> Path:
-    """Returns the folder of a study on this machine, whatever its name.
-
-    An object store takes no lines one by one: then it is where it is by default.
-    """
-    folder = DEFAULT_STORAGE if is_uri(storage) else storage
-    return lasting_folder() / Path(folder).expanduser() / _file_name(study)
-
-
-def checkpoint_folder(storage: str, study: str) -> str:
-    """Returns the folder of a study, as a path or a URI, for what its workers keep."""
-    if is_uri(storage):
-        return f"{storage.rstrip('/')}/{_file_name(study)}"
-    return str(study_folder(storage, study))
-
-
-def _file_name(study: str) -> str:
-    return quote(study, safe=" ").replace(".", "%2E")
 
 
 class Spool:
@@ -65,18 +42,36 @@ class Spool:
         self._waiting: list[str] = []
         self._kept: dict[str, bytes] = {}
         self._file: FileIO | None = None
+        # Of the folder and those it lies in, how many were made for it.
+        self._made: int | None = None
         # It is opened in the thread that makes the study's run.
         self._lock = threading.RLock()
+
+    def check(self) -> None:
+        """Looks, before anything is made there, whether the folder may be used.
+
+        Raises:
+            InputError: It cannot be, or has files that are not a study's under names of a study's.
+        """
+        with self._explained():
+            self._made = storage.missing_folders(self.folder)
+            storage.check_folder(self.folder)
 
     def open(self, run_id: str) -> None:
         """Begins the file of a run, or goes on with it.
 
         Raises:
-            InputError: The folder cannot be written, or is another driver's.
+            InputError: The folder cannot be written, or is another driver's or another's.
         """
+        with self._lock, self._explained():
+            if self._made is None:
+                self.check()
+            self._open(run_id)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            with self._lock:
-                self._open(run_id)
+            yield
         except OSError as error:
             raise InputError(
                 f"storage: must be a folder that can be written, got {self.folder} "
@@ -84,7 +79,7 @@ class Spool:
             ) from error
 
     def _open(self, run_id: str) -> None:
-        path = self.folder / NAME
+        path = self.folder / RECORD
         _claim(self.folder, run_id)
         self.folder.mkdir(parents=True, exist_ok=True)
         half = path.exists() and not path.read_bytes().endswith(b"\n")
@@ -93,9 +88,11 @@ class Spool:
         with suppress(OSError):  # who drives this run is settled elsewhere
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if self._file.tell() == 0:
-            self._waiting.insert(0, _line(["study", run_id]))
-        elif half:
-            self._waiting.insert(0, "\n")
+            self._waiting.insert(0, _line(["study", run_id, self._made]))
+        else:
+            self._made = _made(path)
+            if half:
+                self._waiting.insert(0, "\n")
         self._write("".join(self._waiting))
         self._waiting.clear()
         for name, content in self._kept.items():
@@ -139,13 +136,25 @@ class Spool:
             text = f"{self.fault}: until there is room, a kill loses what MLflow does not have"
             print(text, file=sys.stderr, flush=True)
 
-    def close(self, *, sent: bool) -> None:
-        """Ends the file; what is all sent is removed."""
+    def close(self, *, sent: bool, goes_on: bool = False) -> None:
+        """Ends the file; what is all sent is removed, and folders made for it that are empty.
+
+        Args:
+            sent: Whether all is.
+            goes_on: Whether the study may be resumed: its packs want their checkpoints then. With
+                them stays the first line of the record, which says whose they are.
+        """
         self._close()
-        if sent and self.folder.is_dir():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):  # other studies have theirs there
-                self.folder.parent.rmdir()
+        if sent:
+            kept = storage.checkpoints_of_study(self.folder) if goes_on else []
+            if kept:
+                record = self.folder / RECORD
+                with suppress(OSError):
+                    with record.open("r+b") as file:
+                        file.truncate(len(file.readline()))
+                    kept.append(record)
+            storage.remove_files(self.folder, kept)
+        storage.remove_folders(self.folder, self._made or 0)
 
     def _write(self, text: str) -> None:
         assert self._file is not None
@@ -165,7 +174,7 @@ def read_spool(folder: Path) -> tuple[list[Call], list[str]]:
     Returns:
         The calls in order, and a line for each one that cannot be read.
     """
-    path = folder / NAME
+    path = folder / RECORD
     calls: list[Call] = []
     problems = []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -182,35 +191,52 @@ def _claim(folder: Path, run_id: str) -> None:
     """Puts aside what another run has in a folder, and back what this one had there.
 
     Raises:
-        InputError: The other run has a driver.
+        InputError: The other run has a driver, or a file there is another's.
     """
-    with suppress(FileNotFoundError), (folder / NAME).open("rb") as file:
+    storage.check_folder(folder)
+    with suppress(FileNotFoundError), (folder / RECORD).open("rb") as file:
         line = file.readline()
         owner = _owner(line)
-        if not line or owner == run_id:
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"storage: must be without a study of the same name under way, got {folder}, in "
-                "which one of another store is kept; name another --study or --storage"
-            ) from None
-        aside = _aside(folder, owner)
-        folder.rename(aside)
-        text = f"{folder} held what another study of that name has not sent; it is now {aside.name}"
-        print(text, file=sys.stderr, flush=True)
-    with suppress(FileNotFoundError):
-        _aside(folder, run_id).rename(folder)
+        if line and owner != run_id:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    "storage: must be without a study of the same name under way, got "
+                    f"{folder}, in which one of another store is kept; name another --study or "
+                    "--storage"
+                ) from None
+            aside = _aside(folder, owner)
+            # The record last: as long as it is here, what else is here is known to be its.
+            _move(storage.files_of_study(folder), aside)
+            text = f"{folder} held what another study of that name has not sent; it is now in "
+            print(f"{text}{aside.name}", file=sys.stderr, flush=True)
+    aside = _aside(folder, run_id)
+    if found := storage.files_of_study(aside):
+        _move(reversed(found), folder)
+        storage.remove_folders(aside, 1)
+
+
+def _move(files: Iterable[Path], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        file.rename(folder / file.name)
 
 
 def _owner(line: bytes) -> str:
-    """Reads whose a file is from its first line, which may be damaged."""
+    """Reads whose a file is from its first line, which may be half there."""
     with suppress(ValueError):
         call = _call(line.decode())
         if call[0] == "study":
             return str(call[1])
     return f"unknown at {int(time.time())}"
+
+
+def _made(path: Path) -> int:
+    """Reads how many folders were made for a file; of earlier versions it is not known."""
+    with suppress(ValueError, IndexError), path.open("rb") as file:
+        return int(_call(file.readline().decode())[2])
+    return 0
 
 
 def _aside(folder: Path, run_id: str) -> Path:

@@ -21,9 +21,13 @@ from mlops.cluster import lasting_folder
 from mlops.errors import TrackingError, first_line
 from mlops.tracking.probe import (
     ELSEWHERE,
+    EXPERIMENTS,
+    MODELS,
+    Question,
     check_database,
     check_server,
     check_sqlite,
+    check_tables,
     create_sqlite,
     without_password,
 )
@@ -31,6 +35,7 @@ from mlops.tracking.probe import (
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
+    from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 T = TypeVar("T")
 
@@ -39,45 +44,33 @@ EXPERIMENT = "mlops-classification"
 # Seconds after which what a store has refused is tried again, and for how long.
 RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
+# Requests to a server at the same time: its answers may take seconds.
+SENDERS = 8
 _DATABASES = ("postgresql", "mysql", "mssql")
 _IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
 _QUIETED = ("mlflow", "alembic", "sqlalchemy")
 
 
 @dataclass(frozen=True)
-class Store:
-    """An MLflow store that was reachable, and an experiment in it.
+class Registry:
+    """An MLflow store that was reachable, as far as its registered models go.
 
     Attributes:
         uri: The tracking and registry URI; an SQLite path in it is absolute.
-        experiment_name: Name of the experiment.
-        experiment_id: Its id.
-        artifact_location: Where its artifacts go.
     """
 
     uri: str = field(repr=False)  # it may hold a password
-    experiment_name: str
-    experiment_id: str
-    artifact_location: str
-    _file: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    _file: dict[str, tuple[int, int]] = field(
+        default_factory=dict, repr=False, compare=False, kw_only=True
+    )
 
     @cached_property
-    def client(self) -> MlflowClient:
-        """A client of this store, whatever the process's own tracking URI is."""
-        return _client(self.uri)
+    def models(self) -> ModelRegistryClient:
+        """A client of the registered models; that of the runs would make an experiment."""
+        _prepare_client()
+        from mlflow.tracking._model_registry.client import ModelRegistryClient
 
-    def read_bytes(self, run_id: str, path: str) -> bytes | None:
-        """Reads an artifact of a run; None where there is none.
-
-        Raises:
-            TrackingError: The store cannot be asked.
-        """
-        with explained(self), tempfile.TemporaryDirectory() as folder:
-            parent = str(PurePosixPath(path).parent)
-            listed = self.client.list_artifacts(run_id, None if parent == "." else parent)
-            if path not in [entry.path for entry in listed]:
-                return None
-            return Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
+        return ModelRegistryClient(self.uri, self.uri)
 
     def check_file(self) -> None:
         """Opens an SQLite file anew if another one has taken its place since the last look.
@@ -98,14 +91,45 @@ class Store:
         place = (found.st_dev, found.st_ino)
         if self._file.setdefault("place", place) != place:
             self._file["place"] = place
-            tracking = self.client._tracking_client.store
-            for part in (tracking, self.client._get_registry_client().store):
-                part.engine.dispose()
+            self.models.store.engine.dispose()
 
     @property
     def display_uri(self) -> str:
         """The URI without a password."""
         return without_password(self.uri)
+
+
+@dataclass(frozen=True)
+class Store(Registry):
+    """An MLflow store that was reachable, and an experiment in it.
+
+    Attributes:
+        experiment_name: Name of the experiment.
+        experiment_id: Its id.
+        artifact_location: Where its artifacts go.
+    """
+
+    experiment_name: str
+    experiment_id: str
+    artifact_location: str
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """A client of this store, whatever the process's own tracking URI is."""
+        return _client(self.uri)
+
+    def read_bytes(self, run_id: str, path: str) -> bytes | None:
+        """Reads an artifact of a run; None where there is none.
+
+        Raises:
+            TrackingError: The store cannot be asked.
+        """
+        with explained(self), tempfile.TemporaryDirectory() as folder:
+            parent = str(PurePosixPath(path).parent)
+            listed = self.client.list_artifacts(run_id, None if parent == "." else parent)
+            if path not in [entry.path for entry in listed]:
+                return None
+            return Path(self.client.download_artifacts(run_id, path, folder)).read_bytes()
 
 
 def prepare_environment(retries: int = 2) -> None:
@@ -163,36 +187,84 @@ def open_store(
         TrackingError: The store cannot be reached or used.
     """
     started = time.monotonic()
-    chosen = resolve_uri(uri)
+    chosen = _lasting(resolve_uri(uri))
     path = _sqlite_path(chosen)
-    if chosen in _IN_MEMORY:
-        raise TrackingError(
-            f"the tracking database must outlive the job, got {chosen}, which lies in memory; "
-            f"{ELSEWHERE}"
-        )
     if path is not None:
         check_sqlite(path, timeout)
+    with _usable(chosen):
+        if path is not None:
+            create_sqlite(path)
+        else:
+            _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()), EXPERIMENTS)
+        client = _client(chosen)
+        found = _experiment_of_run(client) or _experiment(client, experiment, path is not None)
+    return Store(chosen, found.name, found.experiment_id, found.artifact_location)
+
+
+def open_registry(uri: str | None = None, *, timeout: float = 15.0) -> Registry:
+    """Opens a store for its registered models: nothing is made there, whatever its experiments.
+
+    Args:
+        uri: The setting; MLFLOW_TRACKING_URI wins over it.
+        timeout: Seconds until a server that does not answer is given up.
+
+    Raises:
+        TrackingError: The store is not there, or cannot be reached or read.
+    """
+    started = time.monotonic()
+    chosen = _lasting(resolve_uri(uri))
+    path = _sqlite_path(chosen.partition("?")[0])
+    if path is not None:
+        _check_is_there(path)
+    with _usable(chosen):
+        from mlflow.utils.file_utils import local_file_uri_to_path
+        from mlflow.utils.uri import is_local_uri
+
+        if is_local_uri(chosen):
+            _check_is_there(Path(local_file_uri_to_path(chosen)) / "models")
+        elif path is None:
+            _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()), MODELS)
+        if path is not None or _is_database(chosen):
+            check_tables(chosen, path)
+        registry = Registry(chosen)
+        _ = registry.models
+    return registry
+
+
+def _check_is_there(path: Path) -> None:
+    if not path.exists():
+        raise TrackingError(
+            f"the tracking store must be there, got none at {path}; `python -m ray_jobs.tune` "
+            f"makes one, or {ELSEWHERE}"
+        )
+
+
+def _lasting(uri: str) -> str:
+    if uri in _IN_MEMORY:
+        raise TrackingError(
+            f"the tracking database must outlive the job, got {uri}, which lies in memory; "
+            f"{ELSEWHERE}"
+        )
+    return uri
+
+
+@contextmanager
+def _usable(uri: str) -> Iterator[None]:
     prepare_environment()
     import mlflow.exceptions
 
     with quiet():
         try:
-            if path is not None:
-                create_sqlite(path)
-            else:
-                _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()))
-            client = _client(chosen)
-            found = _experiment_of_run(client) or _experiment(client, experiment, path is not None)
+            yield
         except mlflow.exceptions.MlflowException as error:
             raise TrackingError(
-                f"the tracking store must be usable, got {without_password(chosen)} "
+                f"the tracking store must be usable, got {without_password(uri)} "
                 f"({first_line(error)}); {ELSEWHERE}"
             ) from error
-    return Store(chosen, found.name, found.experiment_id, found.artifact_location)
 
 
 @contextmanager
-def explained(store: Store) -> Iterator[None]:
+def explained(store: Registry) -> Iterator[None]:
     """Turns what goes wrong while something is recorded into an error of ours.
 
     Raises:
@@ -210,7 +282,7 @@ def explained(store: Store) -> Iterator[None]:
         ) from error
 
 
-def patiently(store: Store, action: Callable[[], T], seconds: float | None = None) -> T:
+def patiently(store: Registry, action: Callable[[], T], seconds: float | None = None) -> T:
     """Does what may be done twice, again while the store does not take it.
 
     Args:
@@ -246,12 +318,16 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _client(uri: str) -> MlflowClient:
+def _prepare_client() -> None:
     prepare_environment()
-    from mlflow.tracking import MlflowClient
-
     # It prints the traceback of what it also raises, of a disk that is full, say.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def _client(uri: str) -> MlflowClient:
+    _prepare_client()
+    from mlflow.tracking import MlflowClient
+
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -263,13 +339,16 @@ def _sqlite_path(uri: str) -> Path | None:
     return lasting_folder() / rest
 
 
-def _check(uri: str, timeout: float) -> None:
+def _check(uri: str, timeout: float, question: Question) -> None:
     """Finds out within seconds what MLflow would find out in minutes."""
-    scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme in ("http", "https"):
-        check_server(uri, timeout)
-    elif scheme in _DATABASES:
+    if uri.startswith(("http:", "https:")):
+        check_server(uri, timeout, question)
+    elif _is_database(uri):
         check_database(uri, timeout)
+
+
+def _is_database(uri: str) -> bool:
+    return uri.partition(":")[0].partition("+")[0] in _DATABASES
 
 
 def _experiment_of_run(client: MlflowClient) -> Experiment | None:

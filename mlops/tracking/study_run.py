@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError, RecordError, TrackingError
 from mlops.tracking import registry
+from mlops.tracking.begun import SETTINGS, settings_tags
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
-from mlops.tracking.lease import Lease
+from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.model import discard_unregistered, log_model
 from mlops.tracking.pictures import log_confusion_matrix
 from mlops.tracking.record import (
     ENDS_TAG,
     PACKING_TAG,
-    SETTINGS,
     StudyRecord,
     is_younger,
     read_ends,
     study_exists,
 )
 from mlops.tracking.spool import Spool
+from mlops.tracking.storage import weights_name
 from mlops.tracking.store import Store, active_run_from_environment, explained, patiently
-from mlops.tracking.writer import WEIGHTS_FOLDER, weights_name
+from mlops.tracking.writer import WEIGHTS_FOLDER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ class StudyRun:
         self._client = store.client
         self._study, self._parts = study, parts
         self._spool = spool
-        self._lease = Lease(store, run_id)
+        self._lease = Lease(DriverTag(store, run_id, study))
 
     @classmethod
     def create(
@@ -85,23 +86,21 @@ class StudyRun:
         """
         if patiently(store, lambda: study_exists(store, study)):
             raise _exists(study)
-        own = {"study": study, "data_digest": parts.digest, ENDS_TAG: str(max_evals)}
-        tags = {**own, **{name: str(value) for name, value in packing.items()}}
-        origin = uuid.uuid4().hex
-        run = patiently(store, lambda: _make_run(store, study, {**tags, ORIGIN_TAG: origin}))
+        tags = {"study": study, "data_digest": parts.digest, ENDS_TAG: str(max_evals)}
+        tags |= {ORIGIN_TAG: uuid.uuid4().hex, **settings_tags(settings)}
+        tags |= {name: str(value) for name, value in packing.items() if name != PACKING_TAG}
+        tags[PACKING_TAG] = str(packing[PACKING_TAG])  # the last one
+        run = patiently(store, lambda: _make_run(store, study, tags))
         made = cls(store, run.info.run_id, study, parts, spool)
         try:
-            patiently(store, lambda: made._lease.take(study))
+            patiently(store, lambda: made._lease.take())
             if patiently(store, lambda: is_younger(store, study, made.run_id)):
                 raise _exists(study)
             spool.open(made.run_id)
             # What `mlflow run` has recorded as text cannot be recorded again in other words.
-            patiently(store, lambda: made._log_settings(settings, besides=run.data.params))
+            patiently(store, lambda: made._describe(settings, besides=run.data.params))
         except InputError:
-            made._lease.release()
-            if active_run_from_environment() is None:
-                with suppress(Exception):  # it says nothing yet
-                    store.client.delete_run(made.run_id)
+            made._withdraw()
             raise
         except BaseException as error:
             with suppress(TrackingError):
@@ -114,7 +113,6 @@ class StudyRun:
         cls,
         store: Store,
         record: StudyRecord,
-        settings: Mapping[str, Any],
         parts: Parts,
         max_evals: int,
         spool: Spool,
@@ -126,12 +124,12 @@ class StudyRun:
             TrackingError: The store does not take it.
         """
         run = cls(store, record.run_id, record.name, parts, spool)
-        run._lease.take(record.name)
+        run._lease.take()
         try:
             store.client.update_run(record.run_id, "RUNNING")
-            if not record.settings:  # its driver died before it had recorded them
+            if not run._is_described():  # its driver died before
                 known = store.client.get_run(record.run_id).data.params
-                run._log_settings(settings, besides=known)
+                run._describe(record.settings, besides=known)
             # Another driver may have extended the study before this one took it.
             ends = read_ends(store, record.run_id)
             if max_evals not in ends:
@@ -195,10 +193,24 @@ class StudyRun:
         finally:
             self._lease.release()
 
-    def _log_settings(self, settings: Mapping[str, Any], besides: Mapping[str, str]) -> None:
+    def _withdraw(self) -> None:
+        """Lets go of a run that is not to be a study."""
+        self._lease.release()
+        with suppress(Exception):  # it says nothing yet
+            if active_run_from_environment() is None:
+                self._client.delete_run(self.run_id)
+            else:
+                self._client.delete_tag(self.run_id, PACKING_TAG)
+
+    def _is_described(self) -> bool:
+        found = self._client.list_artifacts(self.run_id)
+        return SETTINGS in [entry.path for entry in found]
+
+    def _describe(self, settings: Mapping[str, Any], besides: Mapping[str, str]) -> None:
+        """Records, for people to read, how the study was begun."""
         self._log_params(_flat(settings), besides)
         log_dataset(self.store, self.run_id, self._parts)
-        # Last: a study that has them has all of its beginning.
+        # Last: a study that has it has all of them.
         self._client.log_dict(self.run_id, dict(settings), SETTINGS)
 
     def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str]) -> None:
@@ -248,7 +260,7 @@ class StudyRun:
         self._client.log_dict(self.run_id, dict(best), "best_trial.json")
         log_confusion_matrix(self.store, self.run_id, confusion, predictor.classes)
         version, uri = registry.registered(
-            self.store, model_name, self.run_id, best["trial"]
+            self.store, model_name, self.run_id, best["trial"], best["best_epoch"]
         ) or self._register(best, predictor, metrics, confusion, model_name)
         return {
             **metrics,
@@ -285,6 +297,7 @@ class StudyRun:
         tags = {
             "study": self._study,
             registry.TRIAL_TAG: str(best["trial"]),
+            registry.EPOCH_TAG: str(best["best_epoch"]),
             "data_digest": parts.digest,
             "data": parts.name,
         }
@@ -304,7 +317,10 @@ class StudyRun:
 
 
 def _make_run(store: Store, study: str, tags: Mapping[str, str]) -> Run:
-    """Makes a run, unless a try whose answer was lost has done so."""
+    """Makes a run with its tags, unless a try whose answer was lost has done so.
+
+    A store takes them with the run or, one of files, in this order. The last one makes it a study.
+    """
     client = store.client
     given = active_run_from_environment()
     if given is not None:

@@ -5,6 +5,7 @@ What it is told is a call: a name and JSON values, kept in the study's spool unt
 
 from __future__ import annotations
 
+import heapq
 import queue
 import threading
 import time
@@ -18,7 +19,8 @@ from mlops.errors import RecordError, TrackingError
 from mlops.tracking.child_run import ChildRun
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
-from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS
+from mlops.tracking.storage import weights_name
+from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS, SENDERS
 from mlops.tracking.whole import record_whole, takes_whole_runs
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from mlops.tracking.study_run import StudyRun
     from mlops.tracking.whole import WholeRun
 
-# Requests to a server at the same time: its answers may take seconds.
-SENDERS = 8
+# Seconds from one look at what is to be sent to the next, for each trial that is looked at.
+LOOK_SECONDS = 0.0005
+# Trials under way that are shown at a look: each takes some ten milliseconds of an SQL database.
+SHOWN_AT_A_LOOK = 20
 # Metrics, params and tags in a transaction: it keeps other writers of an SQLite store waiting.
 MOST_VALUES = 10_000
 # Where the study's run has the weights of trials that were the best when they ended.
@@ -148,7 +152,9 @@ class RunWriter:
                 _CARRY_OUT[kind](self, *values)
             except Exception as error:  # ours, or the caller's: the rest is written all the same
                 self._fault = self._fault or error
-            if self._calls.empty() or time.monotonic() - self._flushed_at > RETRY_SECONDS:
+            since = time.monotonic() - self._flushed_at
+            idle = self._calls.empty() and since > LOOK_SECONDS * len(self._children)
+            if idle or since > RETRY_SECONDS:
                 # What is queued is carried out first, so that more can be sent together.
                 self._flush()
         self._interrupt_rest()
@@ -229,7 +235,11 @@ class RunWriter:
                 self._send_file(self._files[0])
                 del self._files[0]
             self._send_whole()
-            due = [c for c in self._children.values() if everything or c.is_due(now)]
+            children = self._children.values()
+            due = [child for child in children if everything or child.is_due]
+            if not everything:
+                stale = (child for child in children if child.is_stale(now))
+                due += heapq.nsmallest(SHOWN_AT_A_LOOK, stale, key=lambda c: c.waiting_since)
             errors = self._send([child for child in due if child.original is None])
             # What copies copy must have been sent.
             copies = [child for child in due if child.original is not None]
@@ -306,11 +316,6 @@ _CARRY_OUT: dict[str, Callable[..., None]] = {
     "end": RunWriter._end,
     "copy": RunWriter._copy,
 }
-
-
-def weights_name(trial: int) -> str:
-    """Names the file of a trial's weights."""
-    return f"trial-{trial:04d}.safetensors"
 
 
 def _part_of(runs: Mapping[int, WholeRun]) -> dict[int, WholeRun]:

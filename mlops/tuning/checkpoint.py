@@ -2,10 +2,9 @@
 
 So does one of a study that was stopped, exactly from where it was.
 
-A checkpoint is one safetensors file, `pack-<n>-<first trial>.safetensors`, for a pack may be
-trained in parts. It holds the state of the training and all that the pack has told so far, so that
-nothing depends on which reports have arrived. The driver imports this module too: torch is imported
-by those who write and read.
+A checkpoint is one safetensors file, `pack-<n>.safetensors`. It holds the state of the training and
+all that the pack has told so far, so that nothing depends on which reports have arrived. The driver
+imports this module too: torch is imported by those who write and read.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import numpy as np
 from mlops.errors import TableError, first_line
 from mlops.files import local_copy, remove, replacing
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.tracking.storage import FACTS, checkpoint_name, is_another_s
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,8 @@ class Checkpoints:
 
     A pack can always be trained from the beginning. So nothing here raises for what is wrong with a
     file or its folder: training goes on. A file that is of no use is logged, and the first time
-    that the folder cannot be read or written; what failed is tried again when it is next due.
+    that the folder cannot be read or written; what failed is tried again when it is next due. A
+    file of a checkpoint's name that is something else is left as it is.
 
     Args:
         folder: Where the files are, a path or a URI in an object store; made when needed.
@@ -80,16 +81,13 @@ class Checkpoints:
     def __init__(self, folder: str, every: float | None, rows: Sequence[np.ndarray]) -> None:
         self._folder, self._every, self._rows = folder, every, rows
         self._has_complained = False
-        self._may_exist = False
+        self._is_free, self._may_exist = True, False
 
-    def open(
-        self, pack: int, first: int, settings: Mapping[str, Any]
-    ) -> tuple[Snapshot | None, Told]:
+    def open(self, pack: int, settings: Mapping[str, Any]) -> tuple[Snapshot | None, Told]:
         """Turns to a pack.
 
         Args:
             pack: The pack's number.
-            first: The first trial of it, or of the part of it, that is trained.
             settings: What its training depends on besides the rows, as JSON values. A checkpoint
                 that was written with others is not used.
 
@@ -98,8 +96,8 @@ class Checkpoints:
         """
         from safetensors import SafetensorError
 
-        self._path = f"{self._folder}/pack-{pack}-{first}.safetensors"
-        self._may_exist = True
+        self._path = f"{self._folder}/{checkpoint_name(pack)}"
+        self._is_free = self._may_exist = True
         self._settings = settings
         self._last = time.monotonic()
         try:
@@ -119,15 +117,19 @@ class Checkpoints:
 
     def is_due(self) -> bool:
         """Whether the last checkpoint, or the pack's start, is long enough ago."""
-        return self._every is not None and time.monotonic() - self._last >= self._every
+        if self._every is None or not self._is_free:
+            return False
+        return time.monotonic() - self._last >= self._every
 
     def write(self, snapshot: Snapshot, told: Told) -> None:
         """Puts a checkpoint in the last one's place, once it is wholly on the disk."""
+        if not self._is_free:
+            return
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors, facts = _packed(self._fingerprint, snapshot, told)
-        metadata = {"facts": facts, "checksum": _checksum(facts, tensors)}
+        metadata = {FACTS: facts, "checksum": _checksum(facts, tensors)}
         self._may_exist = True
         try:
             with replacing(self._path) as unfinished:
@@ -141,7 +143,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes the pack's checkpoint, if there is one."""
-        if self._may_exist:
+        if self._is_free and self._may_exist:
             with suppress(OSError):
                 remove(self._path)
 
@@ -184,9 +186,12 @@ class Checkpoints:
         with local_copy(self._path) as file:
             data = file.read_bytes()
         tensors = load(data)
+        if is_another_s(data):
+            self._is_free = False
+            raise FileExistsError(f"{self._path} must be a checkpoint, got another's file; move it")
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = header.get("__metadata__", {})
-        text = metadata.get("facts", "")
+        text = metadata.get(FACTS, "")
         if metadata.get("checksum") != _checksum(text, tensors):
             raise ValueError("it is damaged")
         facts = json.loads(text)

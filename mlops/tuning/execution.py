@@ -17,7 +17,8 @@ from mlops.data.dataset import Dataset
 from mlops.machines import Workers
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
-from mlops.tracking.spool import Spool, checkpoint_folder
+from mlops.tracking.spool import Spool
+from mlops.tracking.storage import checkpoint_folder
 from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
@@ -25,7 +26,7 @@ from mlops.tuning.progress import Progress
 from mlops.tuning.resuming import Before
 from mlops.tuning.search import PackSearch
 from mlops.tuning.stopping import Stop
-from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.trial import PackOptions, PackTrial, SharedRows, report_every
 from mlops.tuning.watch import Watch
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def search(
         checkpoints=checkpoint_folder(plan.storage, plan.name),
         timeout=plan.trial_timeout,
         merit_version=packing.merit,
+        report_every=report_every(workers.count + workers.beside),
     )
 
     def needs(pack: Mapping[str, Any]) -> tune.PlacementGroupFactory:
@@ -112,7 +114,7 @@ def search(
     if before.weights and ledger.best is not None:
         ledger.weights = {ledger.best.trial: before.weights}
     stop = Stop(ledger, deadline, plan.target)
-    watch = Watch(stop, plan.trial_timeout, plan.no_worker_timeout)
+    watch = Watch(stop, plan.trial_timeout, plan.no_worker_timeout, options.report_every)
     _set_up_tune(workers.count + workers.beside)
     tune_module.TuneController = PackController
     with (
@@ -124,7 +126,7 @@ def search(
             if not searcher.finished:
                 tune.run(
                     tune.with_resources(trainable, needs),
-                    name=plan.name,
+                    name="study",  # a path in the folder, which the study's may lead out of
                     search_alg=searcher,
                     num_samples=-1,  # until the searcher has no more
                     stop=stop,
@@ -148,13 +150,11 @@ def search(
 def _set_up_tune(workers: int) -> None:
     """Lets all workers start at once, and leaves the record to MLflow.
 
-    No result files, no snapshots, no notes on their absence.
+    No result files, no notes on their absence.
     """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(workers)
-    os.environ["TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "1e9"
     for name in ("ray.tune", "ray.tune.tune", "ray.tune.analysis", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

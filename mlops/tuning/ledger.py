@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections import Counter
+from bisect import insort
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
@@ -46,6 +46,9 @@ class Ledger(Callback):
     It takes the bulk (epoch records, weights) out of each report, so that Tune neither keeps nor
     saves it. `weights` has those of the best trial by its number, as safetensors; of no other.
 
+    What is asked of it again and again is kept up to date as each trial ends: a report takes as
+    long after thousands of trials as after the first.
+
     Args:
         metric: The study's metric.
         max_evals: Trials of the study.
@@ -62,11 +65,18 @@ class Ledger(Callback):
     ) -> None:
         self.metric, self.max_evals = metric, max_evals
         self._merit_version = merit_version
-        self.rows = {number: _row(number, t) for number, t in sorted(trials.items()) if t.ended}
-        self.ended_before = len(self.rows)
-        self.best = next(iter(self.leaders(1)), None)
+        self.rows: dict[int, Row] = {}
+        self.best: Row | None = None
         self.weights: dict[int, bytes] = {}
         self.epochs = 0
+        self.epochs_of_ended = 0
+        self._leaders: list[Row] = []
+        self._outcomes: Counter[Outcome] = Counter()
+        self._copies: defaultdict[int, list[Row]] = defaultdict(list)
+        for number, recorded in sorted(trials.items()):
+            if recorded.ended:
+                self.add(_row(number, recorded))
+        self.ended_before = len(self.rows)
         self._epochs: dict[int, int] = {}
         self.tracking_seconds = 0.0
         self.started = time.monotonic()
@@ -75,15 +85,28 @@ class Ledger(Callback):
     @property
     def ended(self) -> int:
         """Trials that have ended by themselves."""
-        stopped = (None, Outcome.INTERRUPTED)
-        return sum(row.outcome not in stopped for row in self.rows.values())
+        return self._outcomes.total() - self._outcomes[Outcome.INTERRUPTED]
+
+    def add(self, row: Row) -> None:
+        """Enters a trial; a duplicate ends with its original, or has ended with it."""
+        self.rows[row.trial] = row
+        if row.outcome is not None:
+            self._count(row)
+        elif row.duplicate_of is not None:
+            # Packs may start in another order than they were proposed in.
+            original = self.rows.get(row.duplicate_of)
+            if original is None or original.outcome is None:
+                self._copies[row.duplicate_of].append(row)
+            else:
+                self._copy(original, row)
 
     def on_trial_start(self, *, trial: Trial, **info: Any) -> None:
         """Enters a pack's trials."""
         self.training_since = self.training_since or time.monotonic()
         for member in trial.config["trials"]:
             number = member["number"]
-            self.rows.setdefault(number, Row(number, member["params"], member["duplicate_of"]))
+            if number not in self.rows:
+                self.add(Row(number, member["params"], member["duplicate_of"]))
 
     def on_trial_result(self, *, result: dict[str, Any], **info: Any) -> None:
         """Enters what a report carries."""
@@ -94,7 +117,6 @@ class Ledger(Callback):
                 self.epochs += 1
         for ended in result.pop("results"):
             self._enter(ended)
-        self._settle_duplicates()
         best = result.pop("best", None)
         if best is not None and self.best is self.rows[best["trial"]]:
             self.weights = {best["trial"]: best["weights"]}
@@ -105,16 +127,14 @@ class Ledger(Callback):
         if is_tried_in_parts(trial.config):
             return
         for number in trained(trial.config):
-            row = self.rows[number]
-            if row.outcome is None:
-                row.outcome, row.reason = Outcome.FAILED, failure_reason(trial)
-        self._settle_duplicates()
+            if self.rows[number].outcome is None:
+                self._end(self.rows[number], Outcome.FAILED, failure_reason(trial))
 
     def close(self, reason: str = "the study was stopped") -> None:
         """Marks what is still open as interrupted, for a reason."""
         for row in self.rows.values():
             if row.outcome is None:
-                row.outcome, row.reason = Outcome.INTERRUPTED, reason
+                self._end(row, Outcome.INTERRUPTED, reason)
 
     def ordered(self) -> list[Row]:
         """Returns all trials by number."""
@@ -122,38 +142,47 @@ class Ledger(Callback):
 
     def outcomes(self) -> dict[str, int]:
         """Counts the trials by outcome."""
-        return dict(Counter(row.outcome.value for row in self.rows.values() if row.outcome))
+        return {outcome.value: n for outcome in Outcome if (n := self._outcomes[outcome])}
 
     def _enter(self, ended: dict[str, Any]) -> None:
         row = self.rows[ended["trial"]]
         if row.outcome is not None:  # of a pack that is trained again for others' sake
             return
-        row.outcome, row.reason = Outcome(ended["outcome"]), ended["reason"]
         row.score, row.metrics = ended["score"], ended["metrics"]
         row.best_epoch, row.epochs = ended["best_epoch"], ended["epochs"]
         row.seconds, row.node, row.device = ended["seconds"], ended["node"], ended["device"]
-        # Not `leaders(1)`: sorting all trials at each one's end is a millisecond after 3,000.
-        if self._merit(row) < (NO_MERIT if self.best is None else self._merit(self.best)):
-            self.best = row
+        self._end(row, Outcome(ended["outcome"]), ended["reason"])
+
+    def _end(self, row: Row, outcome: Outcome, reason: str | None) -> None:
+        row.outcome, row.reason = outcome, reason
+        self._count(row)
+        for copy in self._copies.pop(row.trial, ()):
+            if copy.outcome is None:
+                self._copy(row, copy)
+
+    def _copy(self, original: Row, row: Row) -> None:
+        row.score, row.metrics = original.score, original.metrics
+        row.best_epoch, row.epochs = original.best_epoch, original.epochs
+        assert original.outcome is not None
+        self._end(row, original.outcome, original.reason)
+
+    def _count(self, row: Row) -> None:
+        """Counts a trial that has ended."""
+        assert row.outcome is not None
+        self._outcomes[row.outcome] += 1
+        if row.duplicate_of is None:
+            self.epochs_of_ended += row.epochs
+            if self._merit(row) < NO_MERIT:
+                insort(self._leaders, row, key=self._merit)
+                self.best = self._leaders[0]
 
     def leaders(self, n: int) -> list[Row]:
         """Returns the n best trials so far, duplicates left out."""
-        own = (row for row in self.rows.values() if row.duplicate_of is None)
-        merits = ((merit, row) for row in own if (merit := self._merit(row)) < NO_MERIT)
-        return [row for _, row in heapq.nsmallest(n, merits)]
+        return self._leaders[:n]
 
     def _merit(self, row: Row) -> tuple[float, ...]:
         """Sorts the better trials first."""
         return merit(self.metric, row.metrics, row.best_epoch, row.trial, self._merit_version)
-
-    def _settle_duplicates(self) -> None:
-        for row in self.rows.values():
-            if row.duplicate_of is not None and row.outcome is None:
-                # Packs may start in another order than they were proposed in.
-                original = self.rows.get(row.duplicate_of, row)
-                row.outcome, row.reason = original.outcome, original.reason
-                row.score, row.metrics = original.score, original.metrics
-                row.best_epoch, row.epochs = original.best_epoch, original.epochs
 
 
 def _row(number: int, trial: TrialRecord) -> Row:

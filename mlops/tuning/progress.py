@@ -122,9 +122,9 @@ class Progress(Callback):
         return table
 
     def _counts(self) -> str:
-        outcomes = [row.outcome for row in self._ledger.rows.values()]
+        outcomes = self._ledger.outcomes()
         told = (Outcome.PRUNED, Outcome.FAILED, Outcome.INTERRUPTED)
-        return " · ".join(f"{n} {o.value}" for o in told if (n := outcomes.count(o)))
+        return " · ".join(f"{outcomes[o.value]} {o.value}" for o in told if o.value in outcomes)
 
     def _rate(self) -> float:
         """Epochs a second since the first pack started."""
@@ -139,9 +139,8 @@ class Progress(Callback):
         ledger = self._ledger
         if self._over or not ledger.epochs or not 0 < ledger.ended < ledger.max_evals:
             return 0.0
-        rows = [row for row in ledger.rows.values() if row.outcome and row.duplicate_of is None]
         left = ledger.max_evals - ledger.ended_before
-        expected = sum(row.epochs for row in rows) / ledger.ended * left
+        expected = ledger.epochs_of_ended / ledger.ended * left
         return max(0.0, expected - ledger.epochs) / max(self._rate(), 1e-9)
 
     def _clock(self) -> str:

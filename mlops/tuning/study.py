@@ -19,7 +19,9 @@ from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
-from mlops.tracking.spool import Spool, checkpoint_folder, study_folder
+from mlops.tracking.probe import without_password
+from mlops.tracking.spool import Spool
+from mlops.tracking.storage import checkpoint_folder, study_folder
 from mlops.tracking.store import explained, open_store, patiently, prepare_environment
 from mlops.tuning import packing, resuming
 
@@ -60,7 +62,7 @@ class Plan:
         max_failures: How often a pack whose worker died is started again.
         time_budget: Seconds after which the study is ended.
         target: A score that ends the study.
-        trial_timeout: Seconds that a worker may go without a report; None for ever.
+        trial_timeout: Seconds that a worker may go without an epoch; None for ever.
         no_worker_timeout: Seconds without any worker after which the study stops.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
         storage: Folder for what is not in MLflow yet, and for checkpoints; a URI is for these.
@@ -135,6 +137,7 @@ def run(
         gc.disable()
         stack.callback(gc.enable)
         spool = Spool(study_folder(plan.storage, plan.name))
+        spool.check()
         stack.callback(spool.close, sent=False)
         record = _record(plan, tracking, resolved) if plan.resume else None
         ready = _make_ready(plan, data, tracking, connection, background, record)
@@ -159,8 +162,10 @@ def run(
             finally:
                 # Who interrupts now still gets a model that is recorded as a whole.
                 wait([recording])
-        spool.close(sent=True)
+        spool.close(sent=True, goes_on=stop.reason is not None)
     _report(logged, study_run.store.display_uri)
+    if stop.reason is not None:
+        print(f"{stop.reason}; to go on: {plan.again}", file=sys.stderr)
     return {
         "study": plan.name,
         "run_id": study_run.run_id,
@@ -333,15 +338,16 @@ def _begin(
 
     def make() -> StudyRun:
         store, divided = ready.opening.result(), asdict(ready.packing)
+        settings = {**resolved, "tracking": _open_to_all(resolved["tracking"])}
         return StudyRun.create(
-            store, plan.name, resolved, ready.parts, divided, plan.max_evals, spool
+            store, plan.name, settings, ready.parts, divided, plan.max_evals, spool
         )
 
     if ready.record is None:
         return background.submit(make), resuming.Before()
     store, made = ready.opening.result(), Future[StudyRun]()
     with explained(store):
-        run = StudyRun.resume(store, ready.record, resolved, ready.parts, plan.max_evals, spool)
+        run = StudyRun.resume(store, ready.record, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
         before = resuming.read_before(ready.record, run, spool, plan.metric, ready.packing.merit)
@@ -350,6 +356,12 @@ def _begin(
         with suppress(TrackingError):
             run.end(error)
         raise
+
+
+def _open_to_all(tracking: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the record as they may be read there."""
+    uri = tracking["uri"]
+    return {**tracking, "uri": None if uri is None else without_password(uri)}
 
 
 @contextmanager

@@ -23,8 +23,15 @@ from mlops.tuning.checkpoint import Checkpoints, Told
 if TYPE_CHECKING:
     from mlops.nn.training import PackTraining
 
-# Seconds between reports: each costs the driver some milliseconds, and people look once a second.
+# Seconds between reports of a worker: people look once a second.
 REPORT_SECONDS = 1.0
+# Reports of all workers together: each costs the driver some milliseconds, while its worker waits.
+REPORTS_A_SECOND = 20.0
+
+
+def report_every(workers: int) -> float:
+    """Returns the seconds from one report of a worker to the next, by how many there may be."""
+    return max(REPORT_SECONDS, workers / REPORTS_A_SECOND)
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class PackOptions:
             the study stops.
         checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
-        timeout: Seconds that a worker may go without a report before it is ended; None for ever.
+        timeout: Seconds that a worker may go without an epoch before it is ended; None for ever.
+        report_every: Seconds from one report of a pack to the next.
         merit_version: How equal scores are told apart, see `records.merit`.
     """
 
@@ -70,6 +78,7 @@ class PackOptions:
     checkpoint_every: float | None = None
     checkpoints: str | None = None
     timeout: float | None = None
+    report_every: float = REPORT_SECONDS
     merit_version: int = MERIT
 
 
@@ -122,6 +131,12 @@ class PackTrial(tune.Trainable):
         self._start(new_config)
         return True
 
+    def get_auto_filled_metrics(self, *args: Any, **named: Any) -> dict[str, Any]:
+        """Adds to a report what Tune wants of it; not the pack itself, which the driver has."""
+        metrics: dict[str, Any] = super().get_auto_filled_metrics(*args, **named)
+        metrics.pop("config", None)
+        return metrics
+
     def _start(self, config: dict[str, Any]) -> None:
         members = {
             trial["number"]: Hyperparameters.from_dict(trial["params"])
@@ -143,8 +158,7 @@ class PackTrial(tune.Trainable):
 
         options, checkpoints, snapshot = self._options, self._checkpoints, None
         if checkpoints is not None:
-            fingerprint = self._fingerprint(members)
-            snapshot, told = checkpoints.open(pack, next(iter(members)), fingerprint)
+            snapshot, told = checkpoints.open(pack, self._fingerprint(members))
             yield told.events()
         x_train, y_train, x_val, y_val = self._rows
         self._training = training = PackTraining(
@@ -191,7 +205,7 @@ class PackTrial(tune.Trainable):
         return self.train()
 
     def step(self) -> dict[str, Any]:
-        """Trains for about a second, or ends the process when an epoch takes for ever."""
+        """Trains until the next report, or ends the process when an epoch takes for ever."""
         self._expect_progress()
         try:
             return self._step() if self._stopped is None else self._release(self._stopped)
@@ -204,7 +218,7 @@ class PackTrial(tune.Trainable):
             faulthandler.dump_traceback_later(self._options.timeout, exit=True)
 
     def _step(self) -> dict[str, Any]:
-        deadline = time.monotonic() + REPORT_SECONDS
+        deadline = time.monotonic() + self._options.report_every
         report = _empty_report()
         best = self._told.best
         for events in self._events:

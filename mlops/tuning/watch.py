@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -15,6 +16,8 @@ from mlops.tuning.stopping import Stop
 
 # A worker that can ends itself in time, and says where it hung.
 GRACE_SECONDS = 5.0
+# Seconds from one look for silent workers, among all of them, to the next.
+LOOK_SECONDS = 1.0
 # A worker takes some seconds to start.
 QUIET_SECONDS = 30.0
 
@@ -28,12 +31,17 @@ class Watch(Callback):
 
     Args:
         stop: What ends the study.
-        silence: Seconds without a report that are too long; None for no such limit.
+        silence: Seconds without an epoch that are too long; None for no such limit.
         absence: Seconds without a worker that are too long.
+        report_every: Seconds from one report of a worker to the next, whatever goes on in it.
     """
 
-    def __init__(self, stop: Stop, silence: float | None, absence: float) -> None:
-        self._stop, self._silence, self._absence = stop, silence, absence
+    def __init__(
+        self, stop: Stop, silence: float | None, absence: float, report_every: float
+    ) -> None:
+        self._stop, self._absence = stop, absence
+        self._silence = None if silence is None else silence + report_every + GRACE_SECONDS
+        self._looked = -math.inf
         self._heard: dict[Trial, float] = {}
         self._lost: set[Trial] = set()
         self._last_any = time.monotonic()
@@ -65,8 +73,9 @@ class Watch(Callback):
     def on_step_end(self, **info: Any) -> None:
         """Looks for silent workers, and for any."""
         now = time.monotonic()
-        if self._silence is not None:
-            self._end_silent(now - self._silence - GRACE_SECONDS)
+        if self._silence is not None and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._end_silent(now - self._silence)
         if self._heard:
             self._last_any, self._has_told = now, False
         elif now - self._last_any > self._absence:

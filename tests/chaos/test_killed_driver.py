@@ -19,7 +19,7 @@ RUN = "mlops.tracking.study_run"
 # (function, which call of it, whether it has been carried out). Each line is one study's deaths.
 BEFORE_A_SERVER = [
     [
-        (f"{RUN}:StudyRun._log_settings", 1, "before"),  # the study's run has just been made
+        (f"{RUN}:StudyRun._describe", 1, "before"),  # the study's run has just been made
         (f"{CHILD}:ChildRun._create", 3, "after"),  # a child run without its params
         (f"{CHILD}:ChildRun.send", 9, "before"),  # in the middle of a flush
         (f"{RUN}:log_model", 1, "before"),

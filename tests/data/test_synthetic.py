@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops.data.synthetic import SyntheticSpec, make_table, write_table
+from mlops.data.synthetic import SyntheticSpec, check_output, make_table, write_table
 from mlops.errors import InputError, TableError
 
 
@@ -134,3 +134,41 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TableError, match="must be writable, got"):
         write_table(frame, tmp_path / "file" / "table.csv")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("theirs", "is_generated"),
+    [
+        (pd.DataFrame({"a": [1], "target": [0]}), False),
+        (pd.DataFrame({"target": [0]}), False),
+        (pd.DataFrame({"feature_0": [1.5], "target": [0], "note": ["mine"]}), False),
+        (pd.DataFrame({"feature_0": [1.5], "feature_1": [1.5], "target": [0]}), True),
+    ],
+)
+def test_only_a_generated_table_is_replaced_unasked(
+    ending: str, theirs: pd.DataFrame, is_generated: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / f"table.{ending}"
+    check_output(str(path), overwrite=False)
+    write_table(theirs, path)
+    check_output(str(path), overwrite=True)
+    if is_generated:
+        check_output(str(path), overwrite=False)
+    else:
+        with pytest.raises(TableError, match=r"output must be a new file .*; .* say --overwrite"):
+            check_output(str(path), overwrite=False)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"PAR1", b"a thesis"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_what_is_no_table_is_not_replaced_unasked(
+    content: bytes, ending: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"table.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match="output must be a new file"):
+        check_output(str(path), overwrite=False)
+    (tmp_path / f"folder.{ending}").mkdir()
+    with pytest.raises(TableError, match="output must be a new file"):
+        check_output(str(tmp_path / f"folder.{ending}"), overwrite=False)

@@ -1,4 +1,4 @@
-"""One working folder, with one store in it, for the jobs of a module."""
+"""One working folder, with one store in it, for the jobs of a module, and one cluster for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clusters import Cluster, with_token
+from servers import ray_head
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def in_folder(clean_environment: None, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Tests of one module share its folder, and so its store."""
     monkeypatch.chdir(folder)
+
+
+@pytest.fixture(scope="package")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster with a token."""
+    environment = with_token(tmp_path_factory.mktemp("cluster"), "token")
+    with ray_head({**environment, "RAY_AUTH_MODE": "token"}) as head:
+        yield Cluster(head, environment)
 
 
 @pytest.fixture(scope="session")

@@ -4,66 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from clusters import BIN, ROOT, Cluster, base_environment, with_token
 from servers import RayHead, free_port, ray_head, ray_node
 
 from mlops.tracking.store import Store, open_store
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-BIN = Path(sys.executable).parent
 SMALL = ["--max_evals", "2", "--epochs", "2"]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A head with a token, and the environment of somebody who has it."""
-
-    head: RayHead
-    environment: dict[str, str]
-
-    @property
-    def server(self) -> str:
-        return f"http://127.0.0.1:{self.head.dashboard}"
-
-    @property
-    def client(self) -> str:
-        return f"ray://127.0.0.1:{self.head.client}"
-
-
-def base_environment(folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_", "MLOPS_"))}
-    path = f"{BIN}:{os.environ['PATH']}"
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "HOME": str(home)}
-
-
-def with_token(folder: Path, name: str) -> dict[str, str]:
-    file = folder / name
-    file.touch(mode=0o600)
-    file.write_text(secrets.token_hex(32))
-    return {**base_environment(folder), "RAY_AUTH_TOKEN_PATH": str(file)}
-
-
-@pytest.fixture(scope="module")
-def cluster(folder: Path) -> Iterator[Cluster]:
-    environment = with_token(folder, "token")
-    with ray_head({**environment, "RAY_AUTH_MODE": "token"}) as head:
-        yield Cluster(head, environment)
 
 
 def tune(environment: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
@@ -96,7 +54,7 @@ def test_make_submit(cluster: Cluster) -> None:
     assert places == {(os.uname().nodename, "cpu")}
 
 
-def test_ray_job_submit(cluster: Cluster, folder: Path) -> None:
+def test_ray_job_submit(cluster: Cluster) -> None:
     """As anybody would; the record is where it stays, not in Ray's copy of the folder."""
     environment = {**cluster.environment, "RAY_AUTH_MODE": "token"}
     words = ["ray", "job", "submit", "--address", cluster.server, "--working-dir", str(ROOT), "--"]
@@ -104,8 +62,9 @@ def test_ray_job_submit(cluster: Cluster, folder: Path) -> None:
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2/2 trials" in done.stdout
-    assert f"sqlite:///{folder}/home/mlflow.db" in done.stdout
-    assert [*folder.glob("home/mlruns/**/weights.safetensors")]
+    home = Path(environment["HOME"])
+    assert f"sqlite:///{home}/mlflow.db" in done.stdout
+    assert [*home.glob("mlruns/**/weights.safetensors")]
 
 
 def test_by_ray_client(cluster: Cluster) -> None:
@@ -129,7 +88,7 @@ def test_a_job_that_fails_there_fails_here(cluster: Cluster) -> None:
     assert done.stdout == ""
 
 
-def test_ctrl_c_stops_a_job_there(cluster: Cluster) -> None:
+def test_a_second_ctrl_c_stops_a_study_there(cluster: Cluster) -> None:
     flags = ["--max_evals", "4000", "--epochs", "40", "--pack_size", "4", "--study", "stopped"]
     words = [sys.executable, "-m", "ray_jobs.tune", "--address", cluster.server, *flags]
     environment = {**cluster.environment, "MLFLOW_TRACKING_URI": open_store().uri}
@@ -138,6 +97,8 @@ def test_ctrl_c_stops_a_job_there(cluster: Cluster) -> None:
         for line in process.stderr:
             if "best" in line:
                 break
+        process.send_signal(signal.SIGINT)
+        assert any("Ctrl-C again stops it" in line for line in process.stderr)
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130, rest

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 from itertools import pairwise
@@ -21,6 +22,7 @@ import pytest
 
 from mlops.console import run_job
 from mlops.nn.records import METRIC_NAMES
+from mlops.tracking.storage import RECORD, study_folder
 from mlops.tracking.store import Store, open_store
 from ray_jobs import train, tune
 
@@ -384,3 +386,37 @@ def test_more_workers_than_fit_is_refused(store: Store, capsys: pytest.CaptureFi
     assert run_job(lambda: study("--max_evals", 2, "--resources.workers", 999)) == 2
     assert "999 workers" in capsys.readouterr().err
     assert len(store.client.search_runs([store.experiment_id])) == before
+
+
+@pytest.mark.parametrize("name", ["churn", "../churn/ü '", "名" * 250])
+def test_nothing_of_a_user_s_vanishes_from_the_storage(
+    name: str, store: Store, tmp_path: Path
+) -> None:
+    """With checkpoints, and gone on with; the folder of the study's name is the user's own."""
+    table = study_folder(tmp_path / "shared", name) / "table.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("a,b\n")
+    flags = ["--study", name, "--storage", str(tmp_path / "shared"), "--pack_size", 2]
+    elsewhere = set(Path(tempfile.gettempdir()).iterdir())
+    flags += ["--checkpoint_every", 0.01]
+    study(*flags, "--max_evals", 4)
+    result = study(*flags, "--max_evals", 6, "--resume")
+    assert result["trials"] == 6
+    left = set(Path(tempfile.gettempdir()).iterdir()) - elsewhere
+    assert not [path for path in left if "churn" in path.name]
+    assert table.read_text() == "a,b\n"
+    assert [*(tmp_path / "shared").rglob("*")] == [table.parent, table]
+
+
+def test_a_file_of_a_user_s_in_a_study_s_way_is_told_before_anything_starts(
+    store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    theirs = study_folder(tmp_path, "record") / RECORD
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    flags = ["--study", "record", "--storage", str(tmp_path), "--max_evals", 2]
+    assert run_job(lambda: study(*flags)) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: storage: must have no other's file where a study keeps its own")
+    assert f"got {theirs}; move it away" in line
+    assert theirs.read_text() == "theirs"

@@ -126,7 +126,12 @@ def load(result: TrialResult, member: Hyperparameters, table: Table) -> MLP:
 def padding(pack: PackedMLP) -> Tensor:
     """Returns where the pack's flat parameters are padding: [parameters] bool."""
     probe = PackedMLP(
-        pack.members, pack.n_features, pack.n_classes, pack.device, widths=pack.widths
+        pack.members,
+        pack.n_features,
+        pack.n_classes,
+        pack.device,
+        widths=pack.widths,
+        alignment=pack.alignment,
     )
     for k, member in enumerate(pack.members):
         mlp = MLP(pack.n_features, pack.n_classes, member.hidden_dims)

@@ -89,6 +89,41 @@ def test_wide_and_narrow_part_where_that_pays(
     assert sizes(group_members(members, 20, 2)) == expected
 
 
+def cuts_between_any_two(members: list[Hyperparameters], device: str) -> list[list[int]]:
+    """The same search over every place to cut, also between members of equal widths."""
+    groups = []
+    for kind in sorted({_kind(m) for m in members}):
+        indices = [i for i, m in enumerate(members) if _kind(m) == kind]
+        indices.sort(key=lambda i: (members[i].hidden_dims, i))
+        best: list[tuple[float, list[list[int]]]] = [(0.0, [])]
+        for stop in range(1, len(indices) + 1):
+            candidates = []
+            for start in range(stop):
+                part = indices[start:stop]
+                widths = map(max, zip(*(members[i].hidden_dims for i in part), strict=True))
+                step = grouping.seconds_of_step((20, *widths, 2), kind[1], len(part), device)
+                candidates.append((best[start][0] + step, start))
+            seconds, start = min(candidates)
+            best.append((seconds, [*best[start][1], indices[start:stop]]))
+        groups += best[-1][1]
+    return [sorted(group, key=lambda i: (members[i].activation, i)) for group in groups]
+
+
+@settings(deadline=None)
+@given(
+    members=st.lists(st.sampled_from([*range(5)]), min_size=1, max_size=40).flatmap(
+        lambda picks: st.lists(hyperparameters, min_size=5, max_size=5).map(
+            lambda few: [few[i] for i in picks]
+        )
+    ),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+def test_members_of_equal_widths_are_better_not_cut_apart(
+    members: list[Hyperparameters], device: str
+) -> None:
+    assert group_members(members, 20, 2, device) == cuts_between_any_two(members, device)
+
+
 def test_grouping_thousands_of_members_is_quick() -> None:
     members = [wide(1 + i % 97, 1 + i % 31) for i in range(300)]
     assert sum(sizes(group_members(members, 20, 2))) == 300

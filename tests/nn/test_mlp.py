@@ -236,6 +236,23 @@ def test_initial_weights_fill_the_range_of_torch_linear() -> None:
         assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.06)
 
 
+@pytest.mark.parametrize("depth", DIMS)
+def test_a_pack_draws_the_weights_that_its_members_draw_alone(depth: int) -> None:
+    members = [Hyperparameters(hidden_dims=dims) for dims in DIMS[depth]]
+    pack = PackedMLP(members, 3, 2, alignment=4)
+    pack.reset([torch.Generator().manual_seed(k) for k in range(len(members))])
+    assert (pack.parameters[padding(pack)] == 0).all()
+    for k, member in enumerate(members):
+        alone = MLP(3, 2, member.hidden_dims).reset(torch.Generator().manual_seed(k))
+        generator = torch.Generator().manual_seed(k)
+        drawn = pack.member_weights(k)
+        for name, tensor in alone.state_dict().items():
+            assert torch.equal(drawn[name], tensor)
+            if name.endswith("weight"):
+                bound = tensor.shape[1] ** -0.5
+            assert torch.equal(tensor, tensor.clone().uniform_(-bound, bound, generator=generator))
+
+
 def test_a_pack_needs_members_of_one_depth() -> None:
     shallow = Hyperparameters(hidden_dims=(4,))
     with pytest.raises(ValueError, match="argument"):

@@ -35,6 +35,7 @@ TOKEN = "a-token-of-the-tests"
 
 @dataclass(frozen=True)
 class EndpointSettings:
+    host: str = "127.0.0.1"
     max_rows: int = 200
     max_body_bytes: int = 2**20
     max_in_flight: int = 8

@@ -36,6 +36,32 @@ def opened(**given: object) -> ingress.Door:
         return door
 
 
+def test_what_killed_jobs_left_is_removed_and_nothing_of_a_user_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingress.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ingress, "_SOCKET_FOLDER_BYTES", 1000)
+    theirs = {"": b"", "poetry": b"locked", "binary": b"\xff\xfe" * 20}
+    for name, content in theirs.items():
+        folder = tmp_path / f"mlops-{name or 'project'}"
+        folder.mkdir()
+        (folder / "lock").write_bytes(content)
+        (folder / "thesis.tex").touch()
+    before = set(tmp_path.rglob("*"))
+    with ingress._private_folder() as ours:
+        assert (ours / "lock").is_file()
+        (tmp_path / "left").write_bytes((ours / "lock").read_bytes())
+        with ingress._private_folder():  # of one that is alive nothing is removed
+            assert (ours / "lock").is_file()
+    left = tmp_path / "mlops-12345678"
+    left.mkdir()
+    (tmp_path / "left").rename(left / "lock")
+    (left / "haproxy.cfg").touch()
+    with ingress._private_folder():
+        assert not left.exists()
+    assert set(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
 def test_loopback_needs_no_token(host: str) -> None:
     assert opened(host=host).is_local
@@ -93,7 +119,7 @@ def test_what_a_killed_job_has_left_is_removed() -> None:
     with open_door(ServeSettings(port=free_port())) as door:
         left = door.folder.with_name("mlops-left")
         left.mkdir(exist_ok=True)
-        (left / "lock").touch()
+        (left / "lock").write_bytes((door.folder / "lock").read_bytes())
         with open_door(ServeSettings(port=free_port())):
             assert not left.exists()
             assert door.folder.exists()

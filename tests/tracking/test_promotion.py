@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from dying import processes
 
 from mlops.data.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
-from mlops.tracking import promotion, registry
+from mlops.tracking import lease, promotion, registry
+from mlops.tracking.lease import Lease, PromoterTag
 from mlops.tracking.model import log_model
 from mlops.tracking.promotion import Promotion
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.store import Store
+from mlops.tracking.store import Store, open_store
 
 ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
 
@@ -182,3 +188,152 @@ def test_a_damaged_version_is_never_champion(sqlite_store: Store) -> None:
     with pytest.raises(TrackingError, match="files must be those that were recorded"):
         promotion.promote(sqlite_store, "mlp", second)
     assert champion(sqlite_store) == first
+
+
+def challenge_meeting(
+    uri: str, version: int, scores: Any, meeting: Callable[[], object]
+) -> Promotion:
+    """Challenges in a store of its own; the first time that a model is scored, others may act."""
+    waiting = [meeting]
+
+    def score(model: Predictor) -> float:
+        scores.append(score_of(model))
+        if waiting:
+            waiting.pop()()
+        return score_of(model)
+
+    return promotion.challenge(open_store(uri), "mlp", version, "test_accuracy", score)
+
+
+def begin_with(store: Store, score: float) -> tuple[int, list[int]]:
+    """Makes a model champion; returns its version and the history so far."""
+    version = register(store, score)
+    promotion.promote(store, "mlp", version, allow_schema_change=True)
+    return version, promotion._history(store, "mlp")
+
+
+def assert_the_better_is_champion(
+    store: Store, before: int, history: list[int], worse: int, better: int
+) -> None:
+    assert champion(store) == better
+    # The worse one was champion for a moment, or was compared with the better one and lost.
+    assert promotion._history(store, "mlp") in ([*history, before, worse], [*history, before])
+    tags = [store.client.get_model_version("mlp", str(v)).tags for v in (worse, better)]
+    met = {version_tags[promotion.CHALLENGED_TAG] for version_tags in tags}
+    assert met in (
+        {f"version {before}", f"version {worse}"},
+        {f"version {before}", f"version {better}"},
+    )
+    assert PromoterTag.name not in store.client.get_registered_model("mlp").tags
+
+
+@pytest.mark.parametrize("scores", [(0.6, 0.9), (0.9, 0.6)])
+def test_of_two_studies_that_end_together_the_better_one_is_champion(
+    scores: tuple[float, float], store: Store
+) -> None:
+    """Both score the champion of before ere the first of them is crowned."""
+    before, history = begin_with(store, 0.5)
+    versions = [register(store, score) for score in scores]
+    meeting = threading.Barrier(2, timeout=60)
+    with ThreadPoolExecutor(2) as threads:
+        ends = [
+            threads.submit(challenge_meeting, store.uri, version, [], meeting.wait)
+            for version in versions
+        ]
+        for end in ends:
+            end.result()
+    worse, better = (version for _, version in sorted(zip(scores, versions, strict=True)))
+    assert_the_better_is_champion(store, before, history, worse, better)
+
+
+def test_so_it_is_of_two_processes(sqlite_store: Store) -> None:
+    before, history = begin_with(sqlite_store, 0.5)
+    worse, better = register(sqlite_store, 0.6), register(sqlite_store, 0.9)
+    context = processes()
+    meeting = context.Barrier(2, timeout=60)
+    children = [
+        context.Process(
+            target=challenge_meeting, args=(sqlite_store.uri, version, [], meeting.wait)
+        )
+        for version in (worse, better)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert [child.exitcode for child in children] == [0, 0]
+    assert_the_better_is_champion(sqlite_store, before, history, worse, better)
+
+
+def test_of_two_first_models_the_better_one_is_champion(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = [register(sqlite_store, score) for score in (0.6, 0.9)]
+    meeting, compare = threading.Barrier(2, timeout=60), promotion._compare
+    met: set[int] = set()
+
+    def compare_together(store: Store, candidate: Any, *given: Any) -> Any:
+        verdict = compare(store, candidate, *given)
+        if candidate.version not in met:
+            met.add(candidate.version)
+            meeting.wait()
+        return verdict
+
+    monkeypatch.setattr(promotion, "_compare", compare_together)
+    with ThreadPoolExecutor(2) as threads:
+        ends = [threads.submit(challenge, sqlite_store, version) for version in versions]
+        assert {end.result().before for end in ends} in ({None, versions[0]}, {None, versions[1]})
+    assert champion(sqlite_store) == versions[1]
+
+
+@pytest.mark.parametrize(("score", "wins"), [(0.6, False), (0.9, True)])
+@pytest.mark.parametrize("how", ["promote", "rollback"])
+def test_what_is_decided_by_hand_meanwhile_is_compared_not_undone(
+    how: str, score: float, wins: bool, sqlite_store: Store
+) -> None:
+    store = sqlite_store
+    by_hand, before = register(store, 0.7), register(store, 0.5)
+    if how == "rollback":
+        promotion.promote(store, "mlp", by_hand)
+    promotion.promote(store, "mlp", before)
+    candidate = register(store, score)
+    decide = {
+        "promote": lambda: promotion.promote(store, "mlp", by_hand),
+        "rollback": lambda: promotion.rollback(store, "mlp"),
+    }
+    scores: list[float] = []
+    done = challenge_meeting(store.uri, candidate, scores, decide[how])
+    assert done.before == by_hand
+    assert done.reason == f"test_accuracy {score:.4f} against 0.7000 of version {by_hand}"
+    assert scores == [0.5, score, 0.7, score]
+    assert champion(store) == done.champion == (candidate if wins else by_hand)
+    history = [before, by_hand] if how == "promote" else [by_hand]
+    assert promotion._history(store, "mlp") == history[: len(history) - (not wins)]
+
+
+def test_a_promoter_that_died_is_waited_for_no_longer_than_need_be(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lease, "SILENCE_SECONDS", 1.0)
+    first, second = register(sqlite_store, 0.5), register(sqlite_store, 0.9)
+    challenge(sqlite_store, first)
+    dead = {"id": "x", "host": "far", "machine": "far", "pid": 1, "started": 0.0, "renewed": 3}
+    PromoterTag(sqlite_store, "mlp").write(json.dumps(dead))
+    assert challenge(sqlite_store, second).champion == second
+    told = "waiting 1 s to see whether who chooses the champion of mlp on far is still there"
+    assert told in capsys.readouterr().err
+
+
+def test_a_promoter_that_does_not_end_is_told(
+    sqlite_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "TURN_SECONDS", 0.1)
+    version = register(sqlite_store)
+    held = Lease(PromoterTag(sqlite_store, "mlp")).take()
+    told = "the champion of `mlp` must be chosen by one at a time, got one already"
+    with pytest.raises(TrackingError, match=told):
+        challenge(sqlite_store, version)
+    with pytest.raises(TrackingError, match=told):
+        promotion.promote(sqlite_store, "mlp", version)
+    assert champion(sqlite_store) is None
+    held.release()

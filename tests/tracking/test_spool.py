@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -9,9 +10,12 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from pydantic import ValidationError
 
 from mlops.errors import InputError
-from mlops.tracking.spool import NAME, Call, Spool, read_spool, study_folder
+from mlops.settings.study import TuneSettings
+from mlops.tracking.spool import Call, Spool, read_spool
+from mlops.tracking.storage import RECORD, study_folder
 
 CALLS = [["start", 0, {"lr": 0.1 + 0.2}, {}, 5], ["record", [{"loss": float("inf")}], 6]]
 
@@ -62,7 +66,7 @@ def test_a_driver_goes_on_with_the_file_of_the_one_before(tmp_path: Path) -> Non
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_a_half_written_line_is_reported_and_the_rest_is_read(cut: int, tmp_path: Path) -> None:
     spooled(tmp_path).close(sent=False)
-    file = tmp_path / NAME
+    file = tmp_path / RECORD
     file.write_bytes(file.read_bytes()[:-cut])
     again = Spool(tmp_path)
     again.add(["end", 0])
@@ -77,7 +81,7 @@ def test_a_half_written_line_is_reported_and_the_rest_is_read(cut: int, tmp_path
 
 def test_other_rubbish_is_reported_too(tmp_path: Path) -> None:
     spooled(tmp_path).close(sent=False)
-    file = tmp_path / NAME
+    file = tmp_path / RECORD
     file.write_bytes(file.read_bytes() + b'\xff\xfe\n{"no": "call"}\n[1]\n' + b'["end", 1]\n')
     calls, problems = read_spool(tmp_path)
     assert calls == [*CALLS, ["end", 1]]
@@ -109,7 +113,7 @@ def test_what_another_run_left_is_put_aside_until_it_goes_on(
     ours.keep("trial-0001.safetensors", b"ours")  # before it is known whose it is
     assert (folder / "trial-0001.safetensors").read_bytes() == b"of other"
     ours.open("run")
-    assert "it is now study of other" in capsys.readouterr().err
+    assert "it is now in study of other" in capsys.readouterr().err
     assert read_spool(folder) == ([["start", 7]], [])
     assert (folder / "trial-0001.safetensors").read_bytes() == b"ours"
     ours.close(sent=False)
@@ -130,15 +134,17 @@ def test_a_run_with_a_driver_is_not_put_aside(tmp_path: Path) -> None:
     spooled(tmp_path / "study", "run").close(sent=True)
 
 
-@pytest.mark.parametrize("line", [b"", b"[", b"7\n", b'["start", 0]\n', b"\xff\n"])
-def test_a_file_that_does_not_say_whose_it_is_is_nobodys(line: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"", b"[", b'["study", ', b'["study", "run'])
+def test_a_file_that_does_not_wholly_say_whose_it_is_is_nobodys(
+    line: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "study").mkdir()
-    (tmp_path / "study" / NAME).write_bytes(line)
+    (tmp_path / "study" / RECORD).write_bytes(line)
     spool = spooled(tmp_path / "study")
     assert read_spool(tmp_path / "study") == (CALLS, [])
     spool.close(sent=True)
-    # Removed with the last of its folders, unless another was put aside.
-    assert tmp_path.exists() == bool(line)
+    aside = [path for path in tmp_path.iterdir() if path.name != "study"]
+    assert [(path / RECORD).read_bytes() for path in aside] == [line] * bool(line)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -165,8 +171,150 @@ def test_a_full_disk_stops_no_study(tmp_path: Path) -> None:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".", "tune 1", "ü'\"`", "a" * 80])
-def test_any_name_of_a_study_is_a_folder_of_its_own(name: str, tmp_path: Path) -> None:
-    folder = study_folder(tmp_path, name)
-    assert folder.parent == tmp_path
-    spooled(folder).close(sent=True)
+NAMES = ["a/b", "../a", "..", ".", "/", "~", "tune 1", " ", "ü'`", "-", "CON", "a\\", "%2F"]
+NAMES += ["a" * 80, "a" * 249, "a" * 250, "名" * 250, "名" * 249 + "a", "a of b", "a;b", "*", "#"]
+
+
+def test_any_name_of_a_study_is_a_folder_of_its_own(tmp_path: Path) -> None:
+    spools = [spooled(study_folder(tmp_path, name), "a" * 32) for name in NAMES]
+    folders = {spool.folder for spool in spools}
+    assert len(folders) == len(NAMES)
+    assert {folder.parent for folder in folders} == {tmp_path}
+    for spool in spools:
+        assert read_spool(spool.folder) == (CALLS, [])
+        spool.close(sent=False)
+    for name in NAMES:  # another store's study of that name
+        spooled(study_folder(tmp_path, name), "b" * 32).close(sent=True)
+        again = Spool(study_folder(tmp_path, name))
+        again.open("a" * 32)
+        assert read_spool(again.folder) == (CALLS, [])
+        again.close(sent=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "\t", "a\nb", "a\0b", "\x7f", "\ud800", "'\"", "a" * 251, "a\u2028b"]
+)
+def test_a_name_that_cannot_be_kept_is_told_in_a_line(name: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TuneSettings(study=name)
+    (problem,) = refused.value.errors()
+    assert "must" in problem["msg"]
+    assert "; choose another name" in problem["msg"]
+    assert problem["msg"].isprintable()
+
+
+@pytest.mark.parametrize("place", ["", " ", "\0", "~no-such-user/x", "s3://"])
+def test_a_storage_that_is_none_is_told_in_a_line(place: str) -> None:
+    with pytest.raises(ValidationError, match=r"storage\n.*must be a folder or a URI"):
+        TuneSettings(storage=place)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def litter(folder: Path) -> None:
+    """What workers that were killed leave in a study's folder."""
+    header = json.dumps({"__metadata__": {"facts": "{}"}}).encode()
+    (folder / "pack-0.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (folder / f"probe-{'0' * 16}").write_bytes(b"probe")
+    (folder / f"probe-{'0' * 16}-{'1' * 8}").write_bytes(b"probe")
+    (folder / "trial-0001.unfinished").write_bytes(b"half")
+    draft = folder / ".writing-abcd_012"
+    draft.mkdir()
+    (draft / "pack-3.safetensors").write_bytes(b"half")
+    (folder / ".writing-00000000").mkdir()
+
+
+# What a user may keep in a storage folder, in the folder of a study's name and beside it.
+THEIRS = {
+    "churn/table.csv": b"a,b",
+    "churn/notes/record.jsonl": b"theirs",
+    "churn/trial.safetensors": b"theirs",
+    "churn/trial-1.safetensors": b"theirs",
+    "churn/pack-7.safetensors": b"theirs",
+    "churn/pack-a.safetensors": b"theirs",
+    "churn/probe-1": b"theirs",
+    "churn/.writing-abcdefgh/table.csv": b"theirs",
+    "churn/record.jsonl.bak": b"theirs",
+    "churn.csv": b"theirs",
+    "other/record.jsonl": b"theirs",
+}
+
+
+@pytest.mark.parametrize("ending", ["at once", "resumed", "another store's between"])
+def test_nothing_of_a_user_s_vanishes_or_changes(ending: str, tmp_path: Path) -> None:
+    for name, content in THEIRS.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    before = tree(tmp_path)
+    spool = Spool(study_folder(tmp_path, "churn"))
+    spool.check()
+    spool.open("run")
+    spool.keep("trial-0001.safetensors", b"weights")
+    litter(spool.folder)
+    if ending != "at once":
+        spool.close(sent=False)
+        spool = Spool(spool.folder)
+        if ending == "another store's between":
+            spool.open("other")
+            spool.keep("trial-0001.safetensors", b"other")
+            spool.close(sent=True)
+            spool = Spool(spool.folder)
+        spool.open("run")
+    spool.close(sent=True)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["record.jsonl", "trial-0000.safetensors", "trial-0001.unfinished"]
+)
+@pytest.mark.parametrize("content", [b"theirs", b"\n", b'["start", 0]\n', b"\xff"])
+def test_a_user_s_file_of_a_study_s_name_is_told(name: str, content: bytes, tmp_path: Path) -> None:
+    spool = Spool(study_folder(tmp_path, "churn"))
+    spool.folder.mkdir()
+    (spool.folder / name).write_bytes(content)
+    before = tree(tmp_path)
+    for look in (spool.check, lambda: spool.open("run")):
+        with pytest.raises(InputError, match=f"storage: .*got .*/{name}; move it away"):
+            look()
+    spool.close(sent=False)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("there", ["", "a", "a/b", "a/b/churn"])
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_folders_that_were_made_are_removed_and_no_other(
+    there: str, resumed: bool, tmp_path: Path
+) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = tree(tmp_path)
+    spool = Spool(study_folder(tmp_path / "a" / "b", "churn"))
+    spool.check()
+    spool.folder.mkdir(parents=True, exist_ok=True)  # a worker's checkpoint was earlier
+    spool.open("run")
+    if resumed:
+        spool.close(sent=False)
+        spool = Spool(spool.folder)
+        spool.check()
+        spool.open("run")
+    litter(spool.folder)
+    spool.close(sent=True)
+    assert tree(tmp_path) == before
+
+
+def test_a_spool_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "studies" / "one"
+    folder.mkdir(parents=True)
+    (folder / RECORD).write_text('["study", "run"]\n["end", 0]\n')
+    spool = Spool(folder)
+    spool.open("run")
+    assert read_spool(folder) == ([["end", 0]], [])
+    spool.close(sent=True)
+    assert list(folder.iterdir()) == []

@@ -51,11 +51,11 @@ def test_a_driver_that_has_lost_its_study_does_not_end_it(
     sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = create(sqlite_store, "one", tmp_path)
-    sqlite_store.client.set_tag(run.run_id, lease.TAG, '{"id": "other", "host": "far"}')
+    sqlite_store.client.set_tag(run.run_id, lease.DriverTag.name, '{"id": "other", "host": "far"}')
     monkeypatch.setattr(lease, "SURE_SECONDS", 0.0)
     run.end(RuntimeError("whatever"))
     assert sqlite_store.client.get_run(run.run_id).info.status == "RUNNING"
     with pytest.raises(RecordError, match="got another one on far"):
         run.end()
     assert sqlite_store.client.get_run(run.run_id).info.status == "RUNNING"
-    assert lease.TAG in sqlite_store.client.get_run(run.run_id).data.tags
+    assert lease.DriverTag.name in sqlite_store.client.get_run(run.run_id).data.tags

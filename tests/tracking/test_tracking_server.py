@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -190,6 +191,40 @@ def test_who_has_no_password_is_not_let_in(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_of_two_servers_started_at_once_on_a_port_one_serves(tmp_path: Path) -> None:
+    port = str(free_port())
+    words = [sys.executable, "-m", "ray_jobs.tracking_server", "--workers", "1", "--port", port]
+    servers = []
+    for name in ("one", "other"):
+        database = f"sqlite:///{tmp_path}/{name}.db"
+        flags = ["--folder", str(tmp_path / name), "--database", database]
+        servers.append(subprocess.Popen([*words, *flags], stderr=subprocess.PIPE, text=True))
+    try:
+        deadline = time.monotonic() + 120
+        while not (ended := [server for server in servers if server.poll() is not None]):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        (failed,) = ended
+        assert failed.returncode == 2
+        assert failed.stderr is not None
+        said = failed.stderr.read()
+        assert "serving the record" not in said
+        assert "mlflow server must start, got: " in said
+        (serving_one,) = [server for server in servers if server is not failed]
+        assert serving_one.stderr is not None
+        while "clients:" not in (line := serving_one.stderr.readline()):
+            assert line
+        assert status_of(f"http://127.0.0.1:{port}/health") == 200
+    finally:
+        for server in servers:
+            server.terminate()
+            server.wait(60)
+            if server.stderr is not None:
+                server.stderr.close()
+
+
+@pytest.mark.slow
 def test_artifacts_in_an_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with object_store(monkeypatch) as bucket:
         url = os.environ["AWS_ENDPOINT_URL"]
@@ -237,9 +272,24 @@ def test_what_cannot_be_served_is_said_in_a_line(
 
 
 def test_a_file_is_no_folder_for_data(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
     (tmp_path / "postgresql").touch()
     with pytest.raises(InputError, match=r"folder: must be one .* got .*/postgresql \(File exists"):
         serve(Server(port=free_port(), folder=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "name", ["postgresql/PG_VERSION", "authentication.ini", "session.key", "mlflow.log", "lock"]
+)
+def test_a_folder_that_is_another_s_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("theirs")
+    before = {path: path.stat() for path in tmp_path.rglob("*")}
+    with pytest.raises(InputError, match=r"folder: must be a new one or a server's own, got .*is"):
+        serve(Server(port=free_port(), folder=str(tmp_path)))
+    assert theirs.read_text() == "theirs"
+    assert {path: path.stat() for path in tmp_path.rglob("*")} == before
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -242,6 +243,33 @@ def test_a_long_trial_is_shown_while_it_runs(
     end(writer, 0, Outcome.COMPLETED, metrics={"seconds": 1.5})
     writer.close()
     assert_study(module_store, parent, trials=1)
+
+
+def test_many_trials_under_way_are_shown_by_turns(
+    module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Showing all at once would keep the thread, and with it the driver, for half a minute."""
+    monkeypatch.setattr(child_run, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(writer_module, "SHOWN_AT_A_LOOK", 4)
+    looks: list[list[str]] = []
+    client = Client(module_store.client, before=lambda name: looks[-1].append(name))
+    ready = made(through(module_store, client), parent).result()
+    ready.hold = lambda: looks.append([])
+    run: Future[Any] = Future()
+    writer = RunWriter(run, {})
+    for trial in range(30):
+        writer.start(trial, PARAMS, {"pack": "0"})
+        writer.record(records(trial, 3))
+    run.set_result(ready)
+    deadline = time.monotonic() + 60
+    while len(children(module_store, parent)) < 30:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert max(look.count("create_run") + look.count("log_batch") for look in looks) <= 8
+    for trial in range(30):
+        end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    writer.close()
+    assert_study(module_store, parent, trials=30, epochs=3)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PRUNED, Outcome.FAILED])

@@ -256,7 +256,6 @@ def test_none_is_written_or_read_unless_asked_for(
         lambda data: data[:-1],
         lambda data: data + b"x",
         lambda data: b"not a checkpoint",
-        lambda data: save({}),
         lambda data: save({"records": torch.zeros(0, 7)}, {"facts": "{}"}),
     ],
 )
@@ -274,6 +273,33 @@ def test_a_damaged_one_is_not_used(
     assert len(complaints(caplog)) == 1
     assert f"pack 2 starts from the beginning, for {file} is of no use" in complaints(caplog)[0]
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_user_s_file_of_that_name_is_left_as_it_is(
+    start: Callable[..., PackTrial],
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    metadata: dict[str, str] | None,
+) -> None:
+    expected = uninterrupted(start)
+    folder.mkdir(parents=True)
+    file, content = folder / "pack-2.safetensors", save({"theirs": torch.ones(3)}, metadata)
+    file.write_bytes(content)
+    one = start()
+    assert told(to_the_end(one)) == expected
+    assert file.read_bytes() == content
+    (complaint,) = complaints(caplog)
+    assert complaint.startswith(f"training goes on without checkpoints: {file} must be")
+    # The next pack's is its own.
+    other = config(3, {number + 10: member for number, member in MEMBERS.items()})
+    one.reset_config(other)
+    for _ in range(4):
+        one.step()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "pack-2.safetensors",
+        "pack-3.safetensors",
+    ]
 
 
 def test_no_flipped_bit_goes_unnoticed(

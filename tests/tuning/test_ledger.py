@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from collections.abc import Sequence
@@ -11,13 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies
 from safetensors.torch import load
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.record import TrialRecord
-from mlops.tuning.ledger import Ledger
-from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.ledger import Ledger, Row
+from mlops.tuning.progress import Progress
+from mlops.tuning.stopping import Stop
+from mlops.tuning.trial import (
+    REPORTS_A_SECOND,
+    PackOptions,
+    PackTrial,
+    SharedRows,
+    report_every,
+)
 
 Report = dict[str, Any]
 
@@ -261,6 +271,98 @@ def test_a_duplicate_is_settled_with_its_original(outcome: Outcome, when: str) -
     assert table.epochs == 2
 
 
+class Unscanned(dict[int, Row]):
+    """Rows that are looked up, never looked through."""
+
+    def _scanned(self, *_: object) -> Any:
+        raise AssertionError("all trials are looked through")
+
+    __iter__ = keys = values = items = _scanned
+
+
+def test_a_report_takes_as_long_after_thousands_of_trials() -> None:
+    """Whatever is asked at a report, at a step or for the display looks through no trials."""
+    table = ledger(max_evals=100)
+    for n in range(10):
+        copies = {2 * n + 1: 0} if n else {}
+        table.on_trial_start(trial=pack(n, 2 * n, 2 * n + 1, duplicates=copies))
+    table.rows = Unscanned(table.rows)
+    display = Progress(table, "study", io.StringIO())
+    stop = Stop(table, target=0.99)
+    for n in range(10):
+        last = report(records(2 * n, 1), [ended(2 * n, n / 10)], best=2 * n)
+        table.on_trial_result(trial=pack(n, 2 * n), result=last)
+        assert not stop.stop_all()
+        assert display._line() and display._panel()
+    table.on_trial_error(trial=pack(10, 20))
+    assert table.leaders(2)[0].trial == 18
+    assert table.outcomes() == {"completed": 19, "failed": 1}
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=strategies.data())
+def test_counts_are_those_of_the_rows(data: strategies.DataObject) -> None:
+    """In whatever order packs start, report, die and are started again."""
+    originals = data.draw(
+        strategies.lists(strategies.none() | strategies.integers(0, 3), max_size=8)
+    )
+    copies = {n: o for n, o in enumerate(originals, 4) if o is not None}
+    packs = [pack(n, 2 * n, 2 * n + 1, duplicates=copies) for n in range((4 + len(originals)) // 2)]
+    table = ledger()
+    for _ in range(data.draw(strategies.integers(0, 20))):
+        one: Any = data.draw(strategies.sampled_from(packs))
+        table.on_trial_start(trial=one)
+        if data.draw(strategies.integers(0, 4)) == 0:
+            table.on_trial_error(trial=one)
+        score = data.draw(strategies.sampled_from([0.1, 0.5, 0.9, None]))
+        own = [m["number"] for m in one.config["trials"] if m["duplicate_of"] is None]
+        outcome = Outcome.FAILED if score is None else Outcome.PRUNED
+        results = [ended(n, score, outcome) for n in own[: data.draw(strategies.integers(0, 2))]]
+        table.on_trial_result(trial=one, result=report([], results))
+        check(table)
+    table.close()
+    check(table)
+    assert all(row.outcome for row in table.rows.values())
+
+
+def check(table: Ledger) -> None:
+    rows = table.ordered()
+    outcomes = [row.outcome for row in rows]
+    own = [row for row in rows if row.duplicate_of is None and row.outcome is not None]
+    scored = [row for row in own if row.score is not None]
+    best_first = sorted(scored, key=lambda row: (-(row.score or 0.0), row.trial))
+    assert table.outcomes() == {o.value: outcomes.count(o) for o in Outcome if o in outcomes}
+    assert table.ended == sum(o not in (None, Outcome.INTERRUPTED) for o in outcomes)
+    assert table.epochs_of_ended == sum(row.epochs for row in own)
+    assert table.leaders(3) == best_first[:3]
+    assert table.best is (best_first[0] if best_first else None)
+    for row in rows:
+        if row.duplicate_of is not None and row.duplicate_of in table.rows:
+            original = table.rows[row.duplicate_of]
+            assert (row.outcome, row.score, row.epochs) == (
+                original.outcome,
+                original.score,
+                original.epochs,
+            )
+
+
+@pytest.mark.parametrize(("workers", "seconds"), [(1, 1), (8, 1), (20, 1), (32, 1.6), (500, 25)])
+def test_many_workers_report_more_seldom(workers: int, seconds: float) -> None:
+    assert report_every(workers) == seconds
+    assert workers / report_every(workers) <= REPORTS_A_SECOND
+
+
+@pytest.mark.parametrize(("every", "reports"), [(0.0, 6), (1e9, 1)])
+def test_a_pack_reports_as_often_as_it_is_to(
+    every: float, reports: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever that is, the driver hears of each epoch, and at once of a pack's end."""
+    _, told = trained({0: Hyperparameters(epochs=5)}, monkeypatch, every=every)
+    assert len(told) == reports
+    assert [r["epoch"] for one in told for r in one["records"]] == [1, 2, 3, 4, 5]
+    assert [one["done"] for one in told] == [False] * (reports - 1) + [True]
+
+
 def test_what_is_open_at_the_end_is_interrupted() -> None:
     table = ledger(max_evals=3)
     one = pack(0, 0, 1, 2, duplicates={2: 1})
@@ -283,6 +385,7 @@ def trained(
     trials: dict[int, Hyperparameters],
     monkeypatch: pytest.MonkeyPatch,
     settled: Sequence[int] = (),
+    every: float = 1.0,
 ) -> tuple[Pack, list[Report]]:
     """Trains a pack as a worker does, on rows that any configuration tells apart; without Ray."""
     members = [
@@ -296,7 +399,7 @@ def trained(
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
     one = Pack({"pack": 0, "trials": members, "settled": list(settled), "gpus": 0.0})
     worker = PackTrial.__new__(PackTrial)
-    options = PackOptions(0, "val_accuracy", eta=None, min_epochs=5, threads=1)
+    options = PackOptions(0, "val_accuracy", None, min_epochs=5, threads=1, report_every=every)
     worker.setup(one.config, SharedRows(rows, 2), options)
     reports = [worker.step()]
     while not reports[-1]["done"]:
@@ -355,5 +458,6 @@ def test_a_settled_trial_does_not_keep_another_ones_weights_from_arriving(
 
 def test_a_pack_of_duplicates_alone_ends_at_once() -> None:
     worker = PackTrial.__new__(PackTrial)
+    worker._options = PackOptions(0, "val_accuracy", eta=None, min_epochs=5, threads=1)
     worker._start(pack(1, 5, 6, duplicates={5: 0, 6: 0}).config)
     assert worker._step() == {"records": [], "results": [], "done": True, "scores": []}

@@ -40,24 +40,27 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "DRAW_SECONDS", 0.0)
 
 
-def row(trial: int, score: float | None, outcome: Outcome | None, **params: Any) -> Row:
+def row(
+    trial: int,
+    score: float | None,
+    outcome: Outcome | None,
+    duplicate_of: int | None = None,
+    **params: Any,
+) -> Row:
     given = Hyperparameters(**params).to_dict()
     metrics = {} if score is None else dict.fromkeys(METRIC_NAMES, score)
     ended = (outcome, None, score, 3, 50 if outcome else 0)
-    return Row(trial, given, None, *ended, metrics=metrics)
+    return Row(trial, given, duplicate_of, *ended, metrics=metrics)
 
 
 def ledger(max_evals: int = 20, seconds: float = 10.0, metric: str = "val_accuracy") -> Ledger:
     """A study that has run for a while: two of its trials have ended well, one has failed."""
     table = Ledger(metric, max_evals)
     table.started = time.monotonic() - seconds
-    table.rows = {
-        0: row(0, 0.8, Outcome.COMPLETED),
-        1: row(1, 0.9123456, Outcome.COMPLETED, hidden_dims=(128,), activation="gelu"),
-        2: row(2, None, Outcome.FAILED),
-        3: row(3, None, None),
-    }
-    table.best = table.rows[1]
+    table.add(row(0, 0.8, Outcome.COMPLETED))
+    table.add(row(1, 0.9123456, Outcome.COMPLETED, hidden_dims=(128,), activation="gelu"))
+    table.add(row(2, None, Outcome.FAILED))
+    table.add(row(3, None, None))
     table.epochs = 150
     return table
 
@@ -136,7 +139,7 @@ def test_a_line_is_shown_when_something_has_changed_and_no_more_often(often: Non
         for _ in range(3):
             display.on_step_end()
         assert len(stream.getvalue().splitlines()) == 2
-        table.rows[3].outcome = Outcome.COMPLETED
+        table.add(row(3, 0.5, Outcome.COMPLETED))
         display.on_step_end()
         assert len(stream.getvalue().splitlines()) == 3
         table.best = table.rows[0]
@@ -149,7 +152,7 @@ def test_lines_keep_their_distance() -> None:
     table = ledger()
     with Progress(table, "study", stream) as display:
         for trial in range(4, 14):
-            table.rows[trial] = row(trial, 0.1, Outcome.COMPLETED)
+            table.add(row(trial, 0.1, Outcome.COMPLETED))
             display.on_step_end()
         assert len(stream.getvalue().splitlines()) <= 2
 
@@ -167,7 +170,7 @@ def test_a_stopped_study_ends_with_what_was_stopped_and_no_time_left(often: None
     table = ledger()
     with Progress(table, "study", stream) as display:
         display.on_step_end()
-        table.rows[4] = row(4, None, Outcome.INTERRUPTED)
+        table.add(row(4, None, Outcome.INTERRUPTED))
     last = stream.getvalue().splitlines()[-1]
     assert last.startswith("3/20 trials · best val_accuracy 0.9123")
     assert "1 interrupted" in last
@@ -201,8 +204,7 @@ def test_a_panel_in_a_terminal(often: None) -> None:
         assert "1 failed" in screen
         assert "epochs/s" in screen
         assert "left" in screen
-        table.rows[3] = row(3, 0.95, Outcome.PRUNED, hidden_dims=(8,))
-        table.best = table.rows[3]
+        table.add(row(3, 0.95, Outcome.PRUNED, hidden_dims=(8,)))
         stream.truncate(0)
         display.on_step_end()
     lines = shown(stream).splitlines()
@@ -248,7 +250,8 @@ def test_an_ended_study_has_no_time_left(kind: type[io.StringIO]) -> None:
 )
 def test_time_left(ended: int, epochs: int, seconds: float, expected: float) -> None:
     table = Ledger("val_accuracy", 20)
-    table.rows = {n: row(n, 0.5, Outcome.COMPLETED if n < ended else None) for n in range(20)}
+    for n in range(20):
+        table.add(row(n, 0.5, Outcome.COMPLETED if n < ended else None))
     table.epochs = epochs
     table.started = time.monotonic() - seconds
     left = Progress(table, "study", io.StringIO())._seconds_left()
@@ -258,9 +261,8 @@ def test_time_left(ended: int, epochs: int, seconds: float, expected: float) -> 
 def test_time_left_does_not_wait_for_duplicates() -> None:
     """A duplicate is not trained: it takes no time."""
     table = Ledger("val_accuracy", 20)
-    table.rows = {n: row(n, 0.5, Outcome.COMPLETED) for n in range(10)}
-    for n in range(5, 10):
-        table.rows[n].duplicate_of = 0
+    for n in range(10):
+        table.add(row(n, 0.5, Outcome.COMPLETED, duplicate_of=None if n < 5 else 0))
     table.epochs = 250
     table.started = time.monotonic() - 10
     left = Progress(table, "study", io.StringIO())._seconds_left()

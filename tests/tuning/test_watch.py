@@ -44,9 +44,9 @@ class Pack:
         self.error_file = None
 
 
-def watching(silence: float | None = None) -> tuple[Watch, Stop]:
+def watching(silence: float | None = None, report_every: float = 0.0) -> tuple[Watch, Stop]:
     stop = Stop(Ledger("val_accuracy", 4))
-    return Watch(stop, silence, absence=60), stop
+    return Watch(stop, silence, absence=60, report_every=report_every), stop
 
 
 def test_a_worker_that_is_silent_for_too_long_is_ended_once(
@@ -64,6 +64,26 @@ def test_a_worker_that_is_silent_for_too_long_is_ended_once(
         watch.on_trial_result(trial=busy)  # type: ignore[arg-type]
         watch.on_step_end()
         assert killed == (["quiet"] if clock.now > 115 else [])
+
+
+@pytest.mark.parametrize("report_every", [1.0, 25.0, 300.0])
+def test_a_worker_is_not_silent_before_it_is_to_report(
+    clock: Clock, killed: list[str], report_every: float
+) -> None:
+    """It goes on all the time, whatever the limit on an epoch; its reports are far apart."""
+    watch, _ = watching(silence=2, report_every=report_every)
+    pack: Any = Pack("seldom")
+    watch.on_trial_start(trial=pack)
+    for _ in range(3):
+        # Its last epoch before the report may take as long as the limit allows.
+        for _ in range(int(report_every + 2)):
+            clock.now += 1
+            watch.on_step_end()
+        watch.on_trial_result(trial=pack)
+    assert killed == []
+    clock.now += report_every + 2 + 6
+    watch.on_step_end()
+    assert killed == ["seldom"]
 
 
 def test_without_a_limit_nothing_is_too_long(clock: Clock, killed: list[str]) -> None:

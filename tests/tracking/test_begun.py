@@ -1,0 +1,249 @@
+"""A study is what it was begun as: with exactly those settings it goes on, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from dying import PACKING, REFUSED, create, create_and_die, processes
+
+from mlops import flags
+from mlops.errors import InputError
+from mlops.settings.study import TuneSettings
+from mlops.tracking.begun import LONGEST_PART, SETTINGS, SETTINGS_TAG, settings_tags
+from mlops.tracking.record import PACKING_TAG, find_study
+from mlops.tracking.spool import Spool
+from mlops.tracking.store import Store, open_store
+from mlops.tracking.study_run import StudyRun
+from mlops.tuning import study
+
+BEGUN = TuneSettings(
+    epochs=30,
+    seed=7,
+    metric="val_f1",
+    pack_size=2,
+    space={"hidden_dims": {"choice": [[8], [16, 8]]}, "dropout": {"uniform": [0.0, 0.123]}},
+    defaults={"learning_rate": 1e-5},
+)
+PARTS: Any = SimpleNamespace(digest="d")
+
+
+@pytest.fixture(autouse=True)
+def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlops.tracking.study_run.log_dataset", lambda *given: None)
+    quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)
+    monkeypatch.setattr("mlops.tracking.lease.time", quick)
+
+
+def resumed_settings(store: Store, name: str) -> TuneSettings:
+    """The settings of `python -m ray_jobs.tune --study NAME --resume`."""
+    return flags.load(
+        TuneSettings,
+        ["--study", name, "--resume", "--tracking.uri", store.uri],
+        name="tune",
+        recorded=lambda given: study.recorded_settings(given.study, given.tracking),
+    )
+
+
+def assert_goes_on_as_begun(store: Store, name: str, folder: Path) -> None:
+    settings = resumed_settings(store, name)
+    this_time = {"study", "resume", "tracking", "max_evals"}
+    assert settings.model_dump(exclude=this_time) == BEGUN.model_dump(exclude=this_time)
+    record = find_study(store, name)
+    assert record is not None
+    assert (record.packing, record.data_digest, record.ends) == (PACKING, "d", [20])
+    StudyRun.resume(store, record, PARTS, 20, Spool(folder / name)).end()
+    run = store.client.get_run(record.run_id)
+    assert run.info.status == "FINISHED"
+    # What people read is there too, whoever has recorded it.
+    assert run.data.params["epochs"] == "30"
+    content = store.read_bytes(record.run_id, SETTINGS)
+    assert content is not None
+    assert yaml.safe_load(content) == BEGUN.model_dump()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("under_mlflow_run", [False, True], ids=["alone", "under mlflow run"])
+@pytest.mark.parametrize("kind", ["sqlite", "files"])
+def test_a_driver_killed_at_any_moment_of_beginning(
+    under_mlflow_run: bool,
+    kind: str,
+    sqlite_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    store = open_store(sqlite_uri if kind == "sqlite" else f"file://{tmp_path}/files")
+    settings = BEGUN.model_dump()
+    died, none = 0, 0
+    while True:
+        name = f"died at {died + 1}"
+        given = None
+        if under_mlflow_run:
+            given = store.client.create_run(store.experiment_id).info.run_id
+        arguments = (store.uri, name, settings, died + 1, given, tmp_path)
+        child = processes().Process(target=create_and_die, args=arguments)
+        child.start()
+        child.join()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+        died += 1
+        try:
+            begun = find_study(store, name) is not None
+        except InputError:
+            begun = False
+        if begun:
+            assert_goes_on_as_begun(store, name, tmp_path)
+            continue
+        none += 1
+        with pytest.raises(InputError, match=r"^study: must .*; .*") as refused:
+            resumed_settings(store, name)
+        assert len(refused.value.problems) == 1
+        create(store, name, settings, tmp_path).end()
+        assert_goes_on_as_begun(store, name, tmp_path)
+    print(f"{died} moments, at {none} of them there was no study yet")
+    assert died > 20
+    assert 0 < none < died  # not that all are refused
+
+
+def test_a_study_of_before_goes_on_by_its_artifact(sqlite_store: Store, tmp_path: Path) -> None:
+    run_id = as_before(sqlite_store, "before")
+    assert_goes_on_as_begun(sqlite_store, "before", tmp_path)
+    assert SETTINGS_TAG not in sqlite_store.client.get_run(run_id).data.tags
+
+
+def as_before(store: Store, name: str) -> str:
+    """A study as versions before the tags have recorded it."""
+    tags = {"study": name, "data_digest": "d", "max_evals": "20"}
+    tags |= {key: str(value) for key, value in PACKING.items()}
+    run_id = store.client.create_run(store.experiment_id, tags=tags).info.run_id
+    store.client.log_param(run_id, "epochs", "30")
+    store.client.log_dict(run_id, BEGUN.model_dump(), SETTINGS)
+    return str(run_id)
+
+
+def artifacts(store: Store, run_id: str) -> Path:
+    return Path(store.client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+
+
+DAMAGE = {
+    "deleted": lambda file: file.unlink(),
+    "moved": lambda file: file.parent.rename(file.parent.with_name("elsewhere")),
+    "empty": lambda file: file.write_bytes(b""),
+    "half": lambda file: file.write_bytes(file.read_bytes()[:500]),
+    "rubbish": lambda file: file.write_bytes(b"\x00\xff{\n"),
+    "a list": lambda file: file.write_text("- epochs\n"),
+    "a word": lambda file: file.write_text("epochs\n"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_study_of_before_without_its_settings_is_refused(
+    damage: str, sqlite_store: Store
+) -> None:
+    run_id = as_before(sqlite_store, "before")
+    DAMAGE[damage](artifacts(sqlite_store, run_id) / SETTINGS)
+    with pytest.raises(InputError, match="must have the settings that it was begun with") as told:
+        resumed_settings(sqlite_store, "before")
+    assert len(str(told.value).splitlines()) == 1
+    # Nor does it come back by being refused.
+    with pytest.raises(InputError, match="must have the settings that it was begun with"):
+        resumed_settings(sqlite_store, "before")
+
+
+def test_a_study_goes_on_without_its_artifacts(sqlite_store: Store, tmp_path: Path) -> None:
+    made = create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    made.end()
+    shutil.rmtree(artifacts(sqlite_store, made.run_id))
+    assert_goes_on_as_begun(sqlite_store, "one", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"{SETTINGS_TAG}.0", None),
+        (f"{SETTINGS_TAG}.0", '{"epochs": 50}'),
+        (SETTINGS_TAG, "{}"),
+        (SETTINGS_TAG, "rubbish"),
+        (SETTINGS_TAG, '{"parts": 0, "sha256": ""}'),
+        ("data_digest", None),
+        ("max_evals", None),
+        ("pack_size", None),
+    ],
+)
+def test_a_study_whose_tags_were_changed_is_refused(
+    name: str, value: str | None, sqlite_store: Store, tmp_path: Path
+) -> None:
+    made = create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    made.end()
+    if value is None:
+        sqlite_store.client.delete_tag(made.run_id, name)
+    else:
+        sqlite_store.client.set_tag(made.run_id, name, value)
+    with pytest.raises(InputError, match=r"^study: must have .*; put .*") as told:
+        resumed_settings(sqlite_store, "one")
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_settings_of_any_length_and_letters_come_back(store: Store, tmp_path: Path) -> None:
+    odd = "ü'\"\\\n\u2028😀 " * 2000
+    settings = {**BEGUN.model_dump(), "odd": odd}
+    assert len(settings_tags(settings)) > 5
+    assert all(len(value) <= LONGEST_PART for value in settings_tags(settings).values())
+    made = create(store, "long", settings, tmp_path)
+    made.end()
+    record = find_study(store, "long")
+    assert record is not None
+    assert record.settings == json.loads(json.dumps(settings))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_of_two_that_begin_a_study_at_once_one_has_it(sqlite_store: Store, tmp_path: Path) -> None:
+    """Whoever wins, and wherever the other one is killed, the winner's settings are the study's."""
+    for at in (0, 0, 12, 18, 24, 30):
+        name = f"race {at} {len(list(tmp_path.iterdir()))}"
+        one, other = ({**BEGUN.model_dump(), "seed": seed} for seed in (1, 2))
+        children = [
+            processes().Process(
+                target=create_and_die,
+                args=(sqlite_store.uri, name, settings, moment, None, tmp_path / f"{number}"),
+            )
+            for number, (settings, moment) in enumerate([(one, 0), (other, at)])
+        ]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        record = find_study(sqlite_store, name)
+        assert record is not None
+        ends = [child.exitcode for child in children]
+        winners = [number for number, end in enumerate(ends) if end == 0]
+        assert len(winners) <= 1, ends
+        if winners:
+            assert record.settings["seed"] == winners[0] + 1
+        elif at == 0:
+            raise AssertionError(ends)
+        else:
+            assert set(ends) == {REFUSED, -signal.SIGKILL}
+
+
+def test_who_loses_a_run_that_mlflow_made_leaves_no_study_there(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = sqlite_store.client.create_run(sqlite_store.experiment_id).info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", given)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="storage: must be a folder that can be written"):
+        create(sqlite_store, "one", BEGUN.model_dump(), tmp_path / "file")
+    assert find_study(sqlite_store, "one") is None
+    assert PACKING_TAG not in sqlite_store.client.get_run(given).data.tags
