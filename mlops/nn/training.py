@@ -275,6 +275,11 @@ class PackTraining:
         seconds = (time.perf_counter() - started) / max(1, members)
         return [event for group in together for event in group.end_epoch(seconds)]
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a member has not left."""
+        return any(group.runs for group in self._groups)
+
     def release(self, reason: str) -> list[TrialResult]:
         """Lets all members leave as interrupted, with what they are best in so far.
 

@@ -228,23 +228,30 @@ class PackTrial(tune.Trainable):
                     report["records"].append(self._note(event))
                 else:
                     report["results"].append(self._take(event))
-            # Not before training has begun: reading a checkpoint may take longer than this.
-            if time.monotonic() > deadline and self._training is not None:
+            if time.monotonic() > deadline:
                 report["done"] = False
                 break
         return self._with_best(report, best, self._told.best)
 
     def _release(self, reason: str) -> dict[str, Any]:
         report = _empty_report()
+        if self._training is None:
+            if not self._told.records:  # it has not begun
+                return self._with_best(report, None, None)
+            # Only read from a checkpoint: a study resumed again and again must get on.
+            report = self._step()
+        elif not self._training.is_under_way:  # it ends by itself
+            return self._step()
+        if self._training is None or not self._training.is_under_way:
+            return report
+        if self._checkpoints is not None:
+            self._checkpoints.write(self._training.snapshot(), self._told)
         best = self._told.best
-        if self._training is not None:
-            if self._checkpoints is not None:
-                self._checkpoints.write(self._training.snapshot(), self._told)
-            # Not among what is told: a checkpoint's training goes on with them.
-            for result in self._training.release(reason):
-                report["results"].append({**_fields(result), **self._place})
-                best = self._better(result, best)
-        return self._with_best(report, self._told.best, best)
+        # Not among what is told: a checkpoint's training goes on with them.
+        for result in self._training.release(reason):
+            report["results"].append({**_fields(result), **self._place})
+            best = self._better(result, best)
+        return self._with_best({**report, "done": True}, self._told.best, best)
 
     def _with_best(
         self, report: dict[str, Any], before: TrialResult | None, best: TrialResult | None
