@@ -18,16 +18,15 @@ from mlops.nn.mlp import ALIGNMENT, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
 from mlops.nn.passes import Passes, Rows
 from mlops.nn.precision import DTYPES
-from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+from mlops.nn.records import MERIT, EpochRecord, Outcome, TrialResult, merit
 
 
 @dataclass
 class Run:
-    """One member's way through its epochs."""
+    """One member's way through its epochs; `best_metrics` are empty as long as it has none."""
 
     number: int
     member: Hyperparameters
-    best_merit: float = -math.inf
     best_epoch: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
@@ -42,12 +41,25 @@ class Task:
         seed: The study's seed.
         metric: Which validation metric scores an epoch.
         precision: Of the products, a name in `precision.DTYPES`.
+        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     data: Rows
     seed: int
     metric: str
     precision: str = "float32"
+    merit_version: int = MERIT
+
+    def merit(self, run: Run) -> tuple[float, ...]:
+        """Sorts a member by its best epoch, the better first."""
+        return self._key(run.best_metrics, run.best_epoch, run.number)
+
+    def is_better(self, record: EpochRecord, run: Run) -> bool:
+        """Tells whether an epoch is better than a member's best one."""
+        return self._key(record.metrics, record.epoch, record.trial) < self.merit(run)
+
+    def _key(self, metrics: Mapping[str, float], epoch: int, trial: int) -> tuple[float, ...]:
+        return merit(self.metric, metrics, epoch, trial, self.merit_version)
 
 
 class Group:
@@ -224,14 +236,10 @@ class Group:
         }
 
     def _keep_best(self, records: Sequence[EpochRecord], failed: Mapping[int, str]) -> None:
-        metric = self._task.metric
-        sign = 1.0 if METRICS[metric] == "max" else -1.0
         improved = []
         for k, (run, record) in enumerate(zip(self.runs, records, strict=True)):
-            merit = sign * getattr(record, metric)
-            if merit > run.best_merit and record.trial not in failed:
-                run.best_merit, run.best_epoch = merit, record.epoch
-                run.best_metrics = record.metrics
+            if record.trial not in failed and self._task.is_better(record, run):
+                run.best_epoch, run.best_metrics = record.epoch, record.metrics
                 improved.append(k)
         if improved:
             self._open_tensors().keep(improved)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -15,16 +17,50 @@ METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
 METRIC_NAMES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 
 
-def rank(metric: str, score: float, trial: int) -> tuple[float, int]:
-    """Sorts better scores first, and equal ones by trial number."""
-    return (-score if METRICS[metric] == "max" else score), trial
+# The version of `merit` that a study is begun with; it keeps it for good.
+MERIT = 2
+# Sorts after everything that has a merit.
+NO_MERIT = (math.inf,)
+
+
+def merit(
+    metric: str, metrics: Mapping[str, float], epoch: int, trial: int, version: int = MERIT
+) -> tuple[float, ...]:
+    """Sorts a trial's epoch, or a trial by its best epoch, among others: the better first.
+
+    The one order of a study: for each trial's best epoch, for rungs, for the best trial and for the
+    table's leaders. Equal scores are common on small tables, where the loss still tells apart who
+    is sure of what is right.
+
+    Args:
+        metric: The study's metric.
+        metrics: The epoch's; empty where there is none.
+        epoch: The epoch.
+        trial: The trial's number.
+        version: 2: by the metric, then by lower `val_loss`, later epoch and lower number. 1: by the
+            metric, then by lower number and earlier epoch, as studies begun before.
+
+    Returns:
+        The key to sort by; `NO_MERIT` if what it sorts by is not finite.
+    """
+    score, loss = metrics.get(metric, math.nan), metrics.get("val_loss", math.nan)
+    if METRICS[metric] == "max":
+        score = -score
+    key = (score, trial, epoch) if version == 1 else (score, loss, -epoch, trial)
+    return key if math.isfinite(sum(key)) else NO_MERIT
+
+
+def reaches(metric: str, score: float, target: float) -> bool:
+    """Tells whether a score is as good as a target."""
+    return score >= target if METRICS[metric] == "max" else score <= target
 
 
 class Outcome(str, Enum):
     """How a trial ended.
 
     COMPLETED: trained for all its epochs. PRUNED: stopped at a rung, its score counts. FAILED:
-    has no score, for a stated reason. INTERRUPTED: the study was stopped while it was under way.
+    has no score, for a stated reason. INTERRUPTED: the study was stopped while it was under way;
+    its score is the best so far, and a study that is resumed trains it to its end.
     """
 
     COMPLETED = "completed"
@@ -61,7 +97,7 @@ class TrialResult:
         reason: Why, unless completed.
         epochs: Epochs trained.
         best_epoch: The epoch with the best score, from 1; 0 when there is none.
-        score: The study's metric at that epoch; None when failed.
+        score: The study's metric at that epoch; None when there is none.
         metrics: All metrics at that epoch.
         seconds: The trial's share of its pack's training time.
         weights: The weights after that epoch, as `MLP.state_dict()` has them.

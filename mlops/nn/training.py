@@ -22,7 +22,7 @@ from mlops.nn.group import Group, Run, Task
 from mlops.nn.grouping import group_members
 from mlops.nn.memory import shortage
 from mlops.nn.passes import Rows
-from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.records import MERIT, EpochRecord, Outcome, TrialResult
 
 Events = list[EpochRecord | TrialResult]
 
@@ -109,7 +109,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         tensors: What each group has learned, float32 on the CPU.
-        facts: The rest, as JSON values, and -inf as the score of who has none yet.
+        facts: The rest, as JSON values.
     """
 
     tensors: dict[str, Tensor]
@@ -134,6 +134,7 @@ class PackTraining:
         metric: Which validation metric scores an epoch, of `records.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         precision: Of the products, a name in `precision.DTYPES`.
+        merit_version: How equal scores are told apart, see `records.merit`.
         snapshot: Where to go on from; the beginning by default.
     """
 
@@ -147,6 +148,7 @@ class PackTraining:
         metric: str = "val_accuracy",
         halving: Halving | None = None,
         precision: str = "float32",
+        merit_version: int = MERIT,
         snapshot: Snapshot | None = None,
     ) -> None:
         numbers = range(len(members)) if numbers is None else numbers
@@ -156,7 +158,7 @@ class PackTraining:
         self._device = data.x_train.device
         self._precision = precision
         self._groups: list[Group] = []
-        task = Task(data, seed, metric, precision)
+        self._task = task = Task(data, seed, metric, precision, merit_version)
         if snapshot is None:
             device = self._device.type
             for part in group_members(members, data.n_features, data.n_classes, device):
@@ -184,7 +186,7 @@ class PackTraining:
         for rung in rungs[self._rungs_done :]:
             yield from self._train_until(rung)
             self._rungs_done += 1
-            yield list(_prune(self._groups, self._halving.eta))  # type: ignore[union-attr]
+            yield list(self._prune(self._halving.eta))  # type: ignore[union-attr]
         yield from self._train_until(self._last)
 
     def _train_until(self, epoch: int) -> Iterator[Events]:
@@ -252,6 +254,19 @@ class PackTraining:
         self._groups[i : i + 1] = halves
         return halves
 
+    def _prune(self, eta: int) -> Iterator[TrialResult]:
+        """Keeps the best 1/eta of all members still running."""
+        running = [(group, run) for group in self._groups for run in group.runs]
+        running.sort(key=lambda pair: self._task.merit(pair[1]))
+        keep = math.ceil(len(running) / eta)
+        for group in self._groups:
+            reasons = {
+                run.number: f"rung at epoch {group.epoch}: {rank} of {len(running)}, {keep} go on"
+                for rank, (owner, run) in enumerate(running, start=1)
+                if owner is group and rank > keep
+            }
+            yield from group.release(Outcome.PRUNED, reasons)
+
     @staticmethod
     def _end_epoch(together: Sequence[Group], started: float) -> Events:
         for group in together:
@@ -259,6 +274,24 @@ class PackTraining:
         members = sum(len(group.runs) for group in together)
         seconds = (time.perf_counter() - started) / max(1, members)
         return [event for group in together for event in group.end_epoch(seconds)]
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a member has not left."""
+        return any(group.runs for group in self._groups)
+
+    def release(self, reason: str) -> list[TrialResult]:
+        """Lets all members leave as interrupted, with what they are best in so far.
+
+        To be called while `events` waits to be asked for the next list, which there is not, then.
+        """
+        return [
+            result
+            for group in self._groups
+            for result in group.release(
+                Outcome.INTERRUPTED, {run.number: reason for run in group.runs}
+            )
+        ]
 
     def snapshot(self) -> Snapshot:
         """Returns where training stands after the last list that `events` has yielded.
@@ -282,17 +315,3 @@ def _begin_epochs(groups: Sequence[Group]) -> None:
     under_way = [group.pieces() for group in groups]
     while under_way:
         under_way = [pieces for pieces in under_way if next(pieces, pieces) is not pieces]
-
-
-def _prune(groups: Sequence[Group], eta: int) -> Iterator[TrialResult]:
-    """Keeps the best 1/eta of all members still running; ties go to the lower trial number."""
-    running = [(group, run) for group in groups for run in group.runs]
-    running.sort(key=lambda pair: (-pair[1].best_merit, pair[1].number))
-    keep = math.ceil(len(running) / eta)
-    for group in groups:
-        reasons = {
-            run.number: f"rung at epoch {group.epoch}: {rank} of {len(running)}, {keep} go on"
-            for rank, (owner, run) in enumerate(running, start=1)
-            if owner is group and rank > keep
-        }
-        yield from group.release(Outcome.PRUNED, reasons)

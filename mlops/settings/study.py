@@ -58,7 +58,9 @@ class StudySettings(Section):
 
     data: DataSettings = Field(DataSettings(), description="the table")
     metric: Literal["val_accuracy", "val_f1", "val_loss"] = Field(
-        "val_accuracy", description="what the best epoch and the best trial are best in"
+        "val_accuracy",
+        description="what the best epoch and the best trial are best in; of equals the lower "
+        "val_loss, then the later epoch",
     )
     seed: Seed = Field(0, description="seed of the split, the search and the training")
     study: str | None = Field(None, description="name of the study; by default job and time")

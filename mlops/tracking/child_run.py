@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.nn.records import METRIC_NAMES, Outcome
 from mlops.tracking.batch import BATCH, log_batch
-from mlops.tracking.record import RESULT_TAG
+from mlops.tracking.record import RESULT_TAG, SO_FAR_TAG
 from mlops.tracking.whole import WholeRun
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class ChildRun:
         self.metrics += [Metric(name, value, now, 0) for name, value in metrics.items()]
         if outcome is not Outcome.INTERRUPTED:
             self.tags[RESULT_TAG] = json.dumps(result)
+        elif result["score"] is not None:
+            self.tags[SO_FAR_TAG] = json.dumps(result)
         self._end_as(outcome, result["reason"], now)
 
     def interrupt(self, reason: str, now: int) -> None:
@@ -155,7 +157,7 @@ class ChildRun:
         """Takes over metrics, outcome and end of the run that this one is a copy of."""
         run = client.get_run(run_id)
         self.metrics = _history(client, run)
-        told = ("outcome", "reason", RESULT_TAG)
+        told = ("outcome", "reason", RESULT_TAG, SO_FAR_TAG)
         self.tags |= {name: run.data.tags[name] for name in told if name in run.data.tags}
         self.status, self.ended_ms = run.info.status, max(run.info.end_time, self.started_ms)
         self.original = None
@@ -178,7 +180,7 @@ class ChildRun:
         run = client.get_run(run_id)
         if run.info.status != "RUNNING":
             client.update_run(run_id, "RUNNING")
-        for name in {"outcome", "reason"} & run.data.tags.keys():
+        for name in {"outcome", "reason", SO_FAR_TAG} & run.data.tags.keys():
             client.delete_tag(run_id, name)
         return {(metric.key, metric.step) for metric in _history(client, run)}
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 
-from mlops.nn import records
-from mlops.nn.records import Outcome, TrialResult
+from mlops.nn.records import MERIT, NO_MERIT, Outcome, TrialResult, merit
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
 from mlops.tracking.writer import RunWriter
@@ -38,6 +37,7 @@ class StudyLogger(MLflowLoggerCallback):
         spool: Where the record is kept until it is sent.
         trials: What is on record of a study that is resumed.
         unsent: What its last driver may not have sent.
+        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     def __init__(
@@ -48,21 +48,18 @@ class StudyLogger(MLflowLoggerCallback):
         spool: Spool | None = None,
         trials: Mapping[int, TrialRecord] = MappingProxyType({}),
         unsent: Iterable[Call] = (),
+        merit_version: int = MERIT,
     ) -> None:
         super().__init__()
         self._writer = RunWriter(parent, {"study": study}, spool, trials, unsent)
-        self._metric = metric
+        self._metric, self._merit_version = metric, merit_version
         self._seconds = 0.0
         self._epochs: dict[int, int] = {}
         self._open: set[int] = set()
         self._ended = {number for number, trial in trials.items() if trial.ended}
         self._best = min(
-            (
-                records.rank(metric, trial.result["score"], number)
-                for number, trial in trials.items()
-                if trial.result is not None and trial.result["score"] is not None
-            ),
-            default=None,
+            (self._merit(n, trial.result) for n, trial in trials.items() if trial.result),
+            default=NO_MERIT,
         )
         self._duplicates: dict[int, list[int]] = defaultdict(list)
 
@@ -141,19 +138,28 @@ class StudyLogger(MLflowLoggerCallback):
         return number not in self._ended and record["epoch"] > self._epochs.get(number, 0)
 
     def _keep_best(self, result: Mapping[str, Any]) -> None:
-        """Keeps the weights of the best trial so far, before its run says that it has ended."""
+        """Keeps the weights of the best trial so far, before its run says that it has ended.
+
+        Not of one that was interrupted: it ends with others.
+        """
         number = result["best"]["trial"]
         for ended in result["results"]:
-            if ended["trial"] == number:
-                rank = records.rank(self._metric, ended["score"], number)
-                if self._best is None or rank < self._best:
-                    self._best = rank
+            if ended["trial"] == number and ended["outcome"] != Outcome.INTERRUPTED:
+                key = self._merit(number, ended)
+                if key < self._best:
+                    self._best = key
                     self._writer.keep_weights(number, result["best"]["weights"])
+
+    def _merit(self, number: int, ended: Mapping[str, Any]) -> tuple[float, ...]:
+        metrics, epoch = ended["metrics"], ended["best_epoch"]
+        return merit(self._metric, metrics, epoch, number, self._merit_version)
 
     def _end(self, result: Mapping[str, Any]) -> None:
         number = result["trial"]
-        metrics = {"seconds": result["seconds"]} if result["epochs"] else {}
-        if result["score"] is not None:
+        # What an interrupted trial has is no metric of its run: those cannot be taken back.
+        is_final = result["outcome"] != Outcome.INTERRUPTED
+        metrics = {"seconds": result["seconds"]} if result["epochs"] and is_final else {}
+        if result["score"] is not None and is_final:
             metrics[f"best_{self._metric}"] = result["score"]
             metrics["best_epoch"] = result["best_epoch"]
         self._writer.end(number, result, metrics)

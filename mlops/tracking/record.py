@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RESULT_TAG = "result"
+# The same of a trial that was interrupted, until it goes on.
+SO_FAR_TAG = "result_so_far"
 # Only a study's own run has it, and has it last: with it the run counts as a study.
 PACKING_TAG = "packs_in_flight"
-_PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu")
+_PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu", "merit")
 ENDS_TAG = "max_evals"
 
 

@@ -21,6 +21,8 @@ MODEL = "mlp"
 CANDIDATE = "candidate"
 CHAMPION = "champion"
 TRIAL_TAG = "trial"
+# A trial that was interrupted and goes on may become a version anew, with other weights.
+EPOCH_TAG = "best_epoch"
 
 
 def register(
@@ -170,7 +172,9 @@ def move_alias(store: Registry, name: str, alias: str, version: int) -> None:
         store.models.set_registered_model_alias(name, alias, str(version))
 
 
-def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, str] | None:
+def registered(
+    store: Store, name: str, run_id: str, trial: int, epoch: int
+) -> tuple[int, str] | None:
     """Finds the version that a trial of a study has become, whose driver may have died over it.
 
     What was left to do is done: the alias `candidate`, and the link from the model.
@@ -180,6 +184,7 @@ def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, s
         name: The registered model.
         run_id: The study's run.
         trial: The trial.
+        epoch: Its best epoch; versions of before do not say theirs, which was final.
 
     Returns:
         The version and the model's URI; None if there is none.
@@ -192,7 +197,9 @@ def registered(store: Store, name: str, run_id: str, trial: int) -> tuple[int, s
         found = [
             version
             for version in client.search_model_versions(f"run_id = '{run_id}'")
-            if version.name == name and version.tags.get(TRIAL_TAG) == str(trial)
+            if version.name == name
+            and version.tags.get(TRIAL_TAG) == str(trial)
+            and version.tags.get(EPOCH_TAG, str(epoch)) == str(epoch)
         ]
         if not found:
             return None

@@ -137,11 +137,24 @@ class Spool:
             text = f"{self.fault}: until there is room, a kill loses what MLflow does not have"
             print(text, file=sys.stderr, flush=True)
 
-    def close(self, *, sent: bool) -> None:
-        """Ends the file; what is all sent is removed, and folders made for it that are empty."""
+    def close(self, *, sent: bool, goes_on: bool = False) -> None:
+        """Ends the file; what is all sent is removed, and folders made for it that are empty.
+
+        Args:
+            sent: Whether all is.
+            goes_on: Whether the study may be resumed: its packs want their checkpoints then. With
+                them stays the first line of the record, which says whose they are.
+        """
         self._close()
         if sent:
-            storage.remove_files(self.folder)
+            kept = storage.checkpoints_of_study(self.folder) if goes_on else []
+            if kept:
+                record = self.folder / RECORD
+                with suppress(OSError):
+                    with record.open("r+b") as file:
+                        file.truncate(len(file.readline()))
+                    kept.append(record)
+            storage.remove_files(self.folder, kept)
         storage.remove_folders(self.folder, self._made or 0)
 
     def _write(self, text: str) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -124,10 +125,19 @@ def files_of_study(folder: Path) -> list[Path]:
     return [*weights, *(file for file in checkpoints if _is_checkpoint(file)), *record]
 
 
-def remove_files(folder: Path) -> None:
+def checkpoints_of_study(folder: Path) -> list[Path]:
+    """Returns the checkpoints in a study's folder."""
+    return [file for file in files_of_study(folder) if _CHECKPOINT.fullmatch(file.name)]
+
+
+def remove_files(folder: Path, kept: Collection[Path] = ()) -> None:
     """Removes a study's files, and what its processes had under way when they were killed.
 
     What cannot be removed stays.
+
+    Args:
+        folder: The study's.
+        kept: Files that are left.
     """
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
@@ -135,7 +145,7 @@ def remove_files(folder: Path) -> None:
                 _remove_draft(path)
             elif _PROBE.fullmatch(path.name):
                 path.unlink()
-        for file in files_of_study(folder):
+        for file in [file for file in files_of_study(folder) if file not in kept]:
             file.unlink()
 
 

@@ -271,7 +271,7 @@ class StudyRun:
         self._client.log_dict(self.run_id, dict(best), "best_trial.json")
         log_confusion_matrix(self.store, self.run_id, confusion, predictor.classes)
         version, uri = registry.registered(
-            self.store, model_name, self.run_id, best["trial"]
+            self.store, model_name, self.run_id, best["trial"], best["best_epoch"]
         ) or self._register(best, predictor, metrics, confusion, model_name)
         return {
             **metrics,
@@ -308,6 +308,7 @@ class StudyRun:
         tags = {
             "study": self._study,
             registry.TRIAL_TAG: str(best["trial"]),
+            registry.EPOCH_TAG: str(best["best_epoch"]),
             "data_digest": parts.digest,
             "data": parts.name,
         }

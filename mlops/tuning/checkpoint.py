@@ -1,5 +1,7 @@
 """Checkpoints of packs: a pack whose worker has died goes on from where it was not long before.
 
+So does one of a study that was stopped, exactly from where it was.
+
 A checkpoint is one safetensors file, `pack-<n>.safetensors`. It holds the state of the training and
 all that the pack has told so far, so that nothing depends on which reports have arrived. The driver
 imports this module too: torch is imported by those who write and read.
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from mlops.nn.training import Snapshot
 
 # To be raised when a checkpoint is written in another way or training goes on from it otherwise.
-FORMAT = 1
+FORMAT = 2
 
 _RECORD_WIDTH = len(fields(EpochRecord))
 
@@ -72,14 +74,14 @@ class Checkpoints:
 
     Args:
         folder: Where the files are, a path or a URI in an object store; made when needed.
-        every: Seconds from one checkpoint to the next.
+        every: Seconds from one checkpoint to the next; None for never, unless asked for.
         rows: The arrays that the packs train on.
     """
 
-    def __init__(self, folder: str, every: float, rows: Sequence[np.ndarray]) -> None:
+    def __init__(self, folder: str, every: float | None, rows: Sequence[np.ndarray]) -> None:
         self._folder, self._every, self._rows = folder, every, rows
         self._has_complained = False
-        self._is_free = True
+        self._is_free, self._may_exist = True, False
 
     def open(self, pack: int, settings: Mapping[str, Any]) -> tuple[Snapshot | None, Told]:
         """Turns to a pack.
@@ -95,12 +97,13 @@ class Checkpoints:
         from safetensors import SafetensorError
 
         self._path = f"{self._folder}/{checkpoint_name(pack)}"
-        self._is_free = True
+        self._is_free = self._may_exist = True
         self._settings = settings
         self._last = time.monotonic()
         try:
             found = self._read()
         except (FileNotFoundError, NotADirectoryError):
+            self._may_exist = False
             return None, Told()
         except OSError as error:
             self._complain(error)
@@ -114,15 +117,20 @@ class Checkpoints:
 
     def is_due(self) -> bool:
         """Whether the last checkpoint, or the pack's start, is long enough ago."""
-        return self._is_free and time.monotonic() - self._last >= self._every
+        if self._every is None or not self._is_free:
+            return False
+        return time.monotonic() - self._last >= self._every
 
     def write(self, snapshot: Snapshot, told: Told) -> None:
         """Puts a checkpoint in the last one's place, once it is wholly on the disk."""
+        if not self._is_free:
+            return
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors, facts = _packed(self._fingerprint, snapshot, told)
         metadata = {FACTS: facts, "checksum": _checksum(facts, tensors)}
+        self._may_exist = True
         try:
             with replacing(self._path) as unfinished:
                 # Not by way of bytes, which takes 5x the time.
@@ -135,7 +143,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes the pack's checkpoint, if there is one."""
-        if self._is_free:
+        if self._is_free and self._may_exist:
             with suppress(OSError):
                 remove(self._path)
 

@@ -17,6 +17,9 @@ from ray.tune.utils.object_cache import _ObjectCache
 class PackController(TuneController):
     """Tune's controller, which keeps workers, starts them at once and counts a death once.
 
+    A study that is stopped waits until packs under way have released their trials: Tune would end
+    them with what they have learned.
+
     It forgets packs that have ended, for Tune looks through all that it has at each step, and saves
     nothing: what a study is MLflow has on record.
 
@@ -59,6 +62,28 @@ class PackController(TuneController):
         """Tells whether a worker of its own is being started for a pack."""
         worker = self._trial_to_actor.get(trial)
         return worker is not None and worker not in self._actor_manager.pending_actors
+
+    def _schedule_trial_train(self, trial: Trial) -> None:
+        """Lets a pack train until its next report, or release its trials if the study stops."""
+        if not self._stopper.stop_all():
+            super()._schedule_trial_train(trial)
+            return
+        self._schedule_trial_task(
+            trial=trial,
+            method_name="release",
+            args=(self._stopper.reason,),
+            on_result=self._on_training_result,
+            on_error=self._trial_task_failure,
+        )
+
+    def _stop_experiment_if_needed(self) -> None:
+        """Ends what is not under way, and the rest when it has had its time."""
+        if not self._stopper.stop_all():
+            return
+        self._search_alg.set_finished()
+        for trial in [trial for trial in self._live_trials if not trial.is_finished()]:
+            if trial.status != Trial.RUNNING or self._stopper.is_over:
+                self._schedule_trial_stop(trial)
 
     def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
         """Takes note of a failure, but not of the same one again.

@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.nn.records import Outcome, rank
+from mlops.nn.records import MERIT, NO_MERIT, Outcome, merit
 from mlops.tracking.logger import failure_reason, is_tried_in_parts, trained
 from mlops.tracking.record import TrialRecord
 
@@ -53,6 +53,7 @@ class Ledger(Callback):
         metric: The study's metric.
         max_evals: Trials of the study.
         trials: What is on record of a study that is resumed.
+        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Ledger(Callback):
         metric: str,
         max_evals: int,
         trials: Mapping[int, TrialRecord] = MappingProxyType({}),
+        merit_version: int = MERIT,
     ) -> None:
         self.metric, self.max_evals = metric, max_evals
+        self._merit_version = merit_version
         self.rows: dict[int, Row] = {}
         self.best: Row | None = None
         self.weights: dict[int, bytes] = {}
@@ -169,16 +172,17 @@ class Ledger(Callback):
         self._outcomes[row.outcome] += 1
         if row.duplicate_of is None:
             self.epochs_of_ended += row.epochs
-            if row.score is not None:
-                insort(self._leaders, row, key=self._rank)
+            if self._merit(row) < NO_MERIT:
+                insort(self._leaders, row, key=self._merit)
                 self.best = self._leaders[0]
 
     def leaders(self, n: int) -> list[Row]:
         """Returns the n best trials so far, duplicates left out."""
         return self._leaders[:n]
 
-    def _rank(self, row: Row) -> tuple[float, int]:
-        return rank(self.metric, row.score or 0.0, row.trial)
+    def _merit(self, row: Row) -> tuple[float, ...]:
+        """Sorts the better trials first."""
+        return merit(self.metric, row.metrics, row.best_epoch, row.trial, self._merit_version)
 
 
 def _row(number: int, trial: TrialRecord) -> Row:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mlops.errors import InputError
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.grouping import seconds_of_step
+from mlops.nn.records import MERIT
 from mlops.nn.sizes import TableSize, most_members
 from mlops.space import Choice, Int, SearchSpace
 
@@ -32,7 +33,7 @@ PACKS_A_GPU = 16
 
 @dataclass(frozen=True)
 class Packing:
-    """The division of a study into packs, fixed when the study is made.
+    """What is fixed when a study is made: its division into packs, and its order.
 
     Attributes:
         pack_size: Trials a pack.
@@ -40,11 +41,13 @@ class Packing:
             else has finished, so that timing does not change the search.
         packs_a_gpu: Packs that a worker with a GPU trains as one where others, without any, train
             beside it; which of them trains a pack is left to chance.
+        merit: The version of `records.merit`. Studies on record without one have the first.
     """
 
     pack_size: int
     packs_in_flight: int
     packs_a_gpu: int = 1
+    merit: int = 1
 
 
 def choose(
@@ -79,10 +82,10 @@ def choose(
     # One or more packs wait proposed, so that a worker never waits for the searcher.
     in_flight = workers + max(1, workers // 2)
     if not beside:
-        return Packing(pack_size, in_flight)
+        return Packing(pack_size, in_flight, merit=MERIT)
     small = max(1, pack_size // PACKS_A_GPU)
     packs_a_gpu = pack_size // small
-    return Packing(small, in_flight * packs_a_gpu + beside, packs_a_gpu)
+    return Packing(small, in_flight * packs_a_gpu + beside, packs_a_gpu, MERIT)
 
 
 def most_workers(max_evals: int, trial: Hyperparameters, n_rows: int, n_features: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
-from mlops.nn.records import rank
+from mlops.nn.records import NO_MERIT, merit
 from mlops.tracking.record import (
     StudyRecord,
     TrialRecord,
@@ -120,8 +120,17 @@ def check_table(record: StudyRecord, digest: str, name: str) -> None:
         )
 
 
-def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -> Before:
+def read_before(
+    record: StudyRecord, run: StudyRun, spool: Spool, metric: str, merit_version: int
+) -> Before:
     """Gathers what was done of a study that this process holds, and goes on with its spool.
+
+    Args:
+        record: The study.
+        run: Its run.
+        spool: What it has not sent.
+        metric: What its trials are compared by.
+        merit_version: How equal scores are told apart, see `records.merit`.
 
     Raises:
         InputError: The spool cannot be written.
@@ -134,16 +143,20 @@ def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -
         print(problem, file=sys.stderr, flush=True)
     trials = read_trials(run.store, record.run_id)
     add_calls(trials, unsent)
-    scored = {
-        number: rank(metric, trial.result["score"], number)
-        for number, trial in trials.items()
-        if trial.result is not None
-        and trial.result["score"] is not None
-        and trial.duplicate_of is None
-    }
-    best = min(scored, key=lambda number: scored[number], default=None)
+    best = _best(trials, metric, merit_version)
     weights = None if best is None else run.weights(best)
     # A best trial whose weights are lost is trained again; its record stays as it is.
     to_keep = {n: trial for n, trial in trials.items() if weights is not None or n != best}
     ends = read_ends(run.store, record.run_id)
     return Before(trials, to_keep, ends, without_interruptions(unsent), weights or b"")
+
+
+def _best(trials: Mapping[int, TrialRecord], metric: str, version: int) -> int | None:
+    """Returns the best trial that has ended, duplicates left out."""
+    merits = {
+        number: merit(metric, trial.result["metrics"], trial.result["best_epoch"], number, version)
+        for number, trial in trials.items()
+        if trial.result is not None and trial.duplicate_of is None
+    }
+    best = min(merits, key=merits.__getitem__, default=None)
+    return None if best is None or merits[best] == NO_MERIT else best

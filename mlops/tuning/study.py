@@ -163,8 +163,10 @@ def run(
             finally:
                 # Who interrupts now still gets a model that is recorded as a whole.
                 wait([recording])
-        spool.close(sent=True)
+        spool.close(sent=True, goes_on=stop.reason is not None)
     _report(logged, study_run.store.display_uri)
+    if stop.reason is not None:
+        print(f"{stop.reason}; to go on: {plan.again}", file=sys.stderr)
     return {
         "study": plan.name,
         "run_id": study_run.run_id,
@@ -352,7 +354,8 @@ def _begin(
         run = StudyRun.resume(store, ready.record, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
-        return made, resuming.read_before(ready.record, run, spool, plan.metric)
+        before = resuming.read_before(ready.record, run, spool, plan.metric, ready.packing.merit)
+        return made, before
     except BaseException as error:
         with suppress(TrackingError):
             run.end(error)

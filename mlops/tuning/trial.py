@@ -6,20 +6,22 @@ torch is imported by the worker only: the driver names this class and need not w
 from __future__ import annotations
 
 import faulthandler
-import math
 import socket
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from ray import tune
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, Outcome, TrialResult, merit
 from mlops.tuning.checkpoint import Checkpoints, Told
+
+if TYPE_CHECKING:
+    from mlops.nn.training import PackTraining
 
 # Seconds between reports of a worker: people look once a second.
 REPORT_SECONDS = 1.0
@@ -58,11 +60,13 @@ class PackOptions:
         device: Where packs train.
         gpu_share: What part of its GPU's memory a worker may take.
         precision: Of matrix products, a name in `precision.DTYPES`.
-        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for none.
+        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for one only when
+            the study stops.
         checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
             for none.
         timeout: Seconds that a worker may go without an epoch before it is ended; None for ever.
         report_every: Seconds from one report of a pack to the next.
+        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     seed: int
@@ -75,6 +79,7 @@ class PackOptions:
     checkpoints: str | None = None
     timeout: float | None = None
     report_every: float = REPORT_SECONDS
+    merit_version: int = MERIT
 
 
 class PackTrial(tune.Trainable):
@@ -87,6 +92,9 @@ class PackTrial(tune.Trainable):
     those on record. `scores` has [trial number, score or None] for each trial that has ended; the
     last report is `done`. A pack that goes on from a checkpoint first reports again all that it had
     told by then.
+
+    A pack that is to release its trials leaves a checkpoint to go on from. Its last report has them
+    as interrupted, with their scores so far, which count for the best but are not among `scores`.
     """
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
@@ -109,7 +117,7 @@ class PackTrial(tune.Trainable):
         self._options = options
         self._place = _place(self._device)
         self._checkpoints: Checkpoints | None = None
-        if options.checkpoints is not None and options.checkpoint_every is not None:
+        if options.checkpoints is not None:
             self._checkpoints = Checkpoints(
                 options.checkpoints, options.checkpoint_every, self._rows
             )
@@ -136,6 +144,8 @@ class PackTrial(tune.Trainable):
             if trial["duplicate_of"] is None
         }
         self._told = Told()
+        self._training: PackTraining | None = None
+        self._stopped: str | None = None
         self._settled = frozenset(config["settled"])
         self._events = self._train(config["pack"], members) if members else iter(())
 
@@ -164,7 +174,7 @@ class PackTrial(tune.Trainable):
             ended = {result["trial"] for result in self._told.results}
             yield [_failed(number, reason) for number in members if number not in ended]
             return
-        training = PackTraining(
+        self._training = training = PackTraining(
             list(members.values()),
             on_device[0],
             seed=options.seed,
@@ -172,6 +182,7 @@ class PackTrial(tune.Trainable):
             metric=options.metric,
             halving=Halving(options.eta, options.min_epochs) if options.eta else None,
             precision=options.precision,
+            merit_version=options.merit_version,
             snapshot=snapshot,
         )
         for events in training.events():
@@ -188,6 +199,7 @@ class PackTrial(tune.Trainable):
         return {
             "seed": options.seed,
             "metric": options.metric,
+            "merit": options.merit_version,
             "eta": options.eta,
             "min_epochs": options.min_epochs,
             "device": self._device,
@@ -196,11 +208,20 @@ class PackTrial(tune.Trainable):
             "trials": [[number, member.to_dict()] for number, member in members.items()],
         }
 
+    def release(self, reason: str) -> dict[str, Any]:
+        """Makes the last report of a pack that is not trained further for now.
+
+        Args:
+            reason: Why it is not.
+        """
+        self._stopped = reason
+        return self.train()
+
     def step(self) -> dict[str, Any]:
         """Trains until the next report, or ends the process when an epoch takes for ever."""
         self._expect_progress()
         try:
-            return self._step()
+            return self._step() if self._stopped is None else self._release(self._stopped)
         finally:
             faulthandler.cancel_dump_traceback_later()
 
@@ -211,7 +232,7 @@ class PackTrial(tune.Trainable):
 
     def _step(self) -> dict[str, Any]:
         deadline = time.monotonic() + self._options.report_every
-        report: dict[str, Any] = {"records": [], "results": [], "done": True}
+        report = _empty_report()
         best = self._told.best
         for events in self._events:
             self._expect_progress()
@@ -223,11 +244,36 @@ class PackTrial(tune.Trainable):
             if time.monotonic() > deadline:
                 report["done"] = False
                 break
-        if self._told.best is not None and self._told.best is not best:
+        return self._with_best(report, best, self._told.best)
+
+    def _release(self, reason: str) -> dict[str, Any]:
+        report = _empty_report()
+        if self._training is None:
+            if not self._told.records:  # it has not begun
+                return self._with_best(report, None, None)
+            # Only read from a checkpoint: a study resumed again and again must get on.
+            report = self._step()
+        elif not self._training.is_under_way:  # it ends by itself
+            return self._step()
+        if self._training is None or not self._training.is_under_way:
+            return report
+        if self._checkpoints is not None:
+            self._checkpoints.write(self._training.snapshot(), self._told)
+        best = self._told.best
+        # Not among what is told: a checkpoint's training goes on with them.
+        for result in self._training.release(reason):
+            report["results"].append({**_fields(result), **self._place})
+            best = self._better(result, best)
+        return self._with_best({**report, "done": True}, self._told.best, best)
+
+    def _with_best(
+        self, report: dict[str, Any], before: TrialResult | None, best: TrialResult | None
+    ) -> dict[str, Any]:
+        """Adds to a report the best trial's weights, unless it was the best before."""
+        if best is not None and best is not before:
             from safetensors.torch import save
 
-            weights = save(self._told.best.weights)
-            report["best"] = {"trial": self._told.best.trial, "weights": weights}
+            report["best"] = {"trial": best.trial, "weights": save(best.weights)}
         report["scores"] = [[ended["trial"], ended["score"]] for ended in self._told.results]
         return report
 
@@ -237,22 +283,36 @@ class PackTrial(tune.Trainable):
         return fields
 
     def _take(self, result: TrialResult) -> dict[str, Any]:
-        # What a checkpoint tells again has its weights if it was the best then.
-        contends = result.weights and result.trial not in self._settled
-        if contends and self._order(result) > self._order(self._told.best):
-            self._told.best = result
-        fields = asdict(replace(result, weights={}))
-        del fields["weights"]
-        fields["outcome"] = result.outcome.value
+        self._told.best = self._better(result, self._told.best)
+        fields = _fields(result)
         self._told.results.append(fields)
         return {**fields, **self._place}
 
-    def _order(self, result: TrialResult | None) -> tuple[float, int]:
-        """Sorts better scores last, and of equal ones the lower number, as the ledger does."""
-        if result is None or result.score is None:
-            return (-math.inf, 0)
-        sign = 1.0 if METRICS[self._options.metric] == "max" else -1.0
-        return (sign * result.score, -result.trial)
+    def _better(self, result: TrialResult, best: TrialResult | None) -> TrialResult | None:
+        """Returns the better of two, the first of which may not contend."""
+        # What a checkpoint tells again has its weights if it was the best then.
+        contends = result.weights and result.trial not in self._settled
+        return result if contends and self._merit(result) < self._merit(best) else best
+
+    def _merit(self, result: TrialResult | None) -> tuple[float, ...]:
+        """Sorts the better trials first, as the ledger does."""
+        if result is None:
+            return NO_MERIT
+        metrics, epoch = result.metrics, result.best_epoch
+        return merit(
+            self._options.metric, metrics, epoch, result.trial, self._options.merit_version
+        )
+
+
+def _empty_report() -> dict[str, Any]:
+    return {"records": [], "results": [], "done": True}
+
+
+def _fields(result: TrialResult) -> dict[str, Any]:
+    """Returns a result as JSON values, without the weights."""
+    fields = asdict(replace(result, weights={}))
+    del fields["weights"]
+    return {**fields, "outcome": result.outcome.value}
 
 
 def _failed(number: int, reason: str) -> TrialResult:

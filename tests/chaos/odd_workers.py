@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,12 @@ class LeisurelyTrial(PackTrial):
     def _step(self) -> dict[str, Any]:
         time.sleep(2)
         return super()._step()
+
+
+class SlowTrial(PackTrial):
+    """Takes 0.2 s longer for each epoch of a group, so that a pack takes some reports."""
+
+    def _train(self, *given: Any) -> Iterator[list[Any]]:
+        for events in super()._train(*given):
+            time.sleep(0.2 if events else 0)
+            yield events

@@ -97,12 +97,18 @@ def check_result(
         return
     assert (result.reason is None) == (result.outcome is Outcome.COMPLETED)
     assert (result.epochs == member.epochs) == (result.outcome is Outcome.COMPLETED)
-    better = min if metric == "val_loss" else max
-    values = [getattr(record, metric) for record in records]
-    assert result.score == better(values)
-    assert result.best_epoch == values.index(result.score) + 1
-    assert result.metrics == records[result.best_epoch - 1].metrics
+    best = min(records, key=lambda record: order(metric, record))
+    assert result.score == getattr(best, metric)
+    assert result.best_epoch == best.epoch
+    assert result.metrics == best.metrics
     assert all(0.0 <= r.val_accuracy <= 1.0 and 0.0 <= r.val_f1 <= 1.0 for r in records)
+
+
+def order(metric: str, record: EpochRecord) -> tuple[float, ...]:
+    """Sorts epochs of any trials as a study does, the better first."""
+    score = getattr(record, metric)
+    ascending = score if metric == "val_loss" else -score
+    return (ascending, record.val_loss, -record.epoch, record.trial)
 
 
 def initial_mlp(member: Hyperparameters, table: Table, seed: int, number: int) -> MLP:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nn_harness import History, Table, run
+from nn_harness import History, Table, order, run
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.records import METRICS, Outcome
-from mlops.nn.training import Halving
+from mlops.nn.passes import Rows
+from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+from mlops.nn.training import Halving, PackTraining
 
 
 @pytest.mark.parametrize(
@@ -67,17 +69,13 @@ def expected_ends(
     history: History, metric: str, members: list[Hyperparameters], halving: Halving
 ) -> dict[int, int]:
     """Prunes on paper: the epoch at which each trial ends, from the records up to each rung."""
-    sign = 1 if METRICS[metric] == "max" else -1
     ends = {number: member.epochs for number, member in enumerate(members)}
     rung = halving.min_epochs
     while rung < max(member.epochs for member in members):
         running = [number for number, end in ends.items() if end > rung]
-        best = {
-            number: max(sign * getattr(r, metric) for r in history.records[number][:rung])
-            for number in running
-        }
-        order = sorted(running, key=lambda number: (-best[number], number))
-        for number in order[math.ceil(len(order) / halving.eta) :]:
+        best = {n: min(order(metric, r) for r in history.records[n][:rung]) for n in running}
+        ranked = sorted(running, key=best.__getitem__)
+        for number in ranked[math.ceil(len(ranked) / halving.eta) :]:
             ends[number] = rung
         rung *= halving.eta
     return ends
@@ -120,16 +118,40 @@ def test_members_that_are_done_leave_before_the_rung(noisy: Table) -> None:
     ]
 
 
-def test_a_tie_goes_to_the_lower_trial_number(noisy: Table) -> None:
-    # A rate this small leaves the predictions of both where they were, and the seeds are shared.
-    still = replace(MEMBERS[0], learning_rate=1e-12)
-    one_row = noisy.head(64, 1)
-    history = run([still] * 8, one_row, numbers=[7, 6, 5, 4, 3, 2, 1, 0], halving=Halving(4, 6))
-    whole = run([still] * 8, one_row, numbers=[7, 6, 5, 4, 3, 2, 1, 0])
-    score = {number: result.score for number, result in whole.results.items()}
-    assert len(set(score.values())) < 8
-    best = sorted(score, key=lambda number: (-(score[number] or 0), number))[:2]
-    assert {n for n, o in history.outcomes().items() if o is Outcome.COMPLETED} == set(best)
+def unbalanced(n: int = 1600) -> Table:
+    """A table on which members say the common class of every row for some epochs: all tie."""
+    rng = np.random.default_rng(3)
+    y = (np.arange(n) % 8 == 0).astype(np.int64)
+    x = (rng.normal(size=(n, 6)) + 0.4 * y[:, None]).astype(np.float32)
+    return Table(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :], 2)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_equal_scores_at_a_rung(version: int) -> None:
+    table, halving = unbalanced(), Halving(3, 2)
+    rates = np.geomspace(3e-3, 8e-3, 9).tolist()
+    members = [replace(MEMBERS[0], learning_rate=rate) for rate in rates]
+    training = PackTraining(
+        members,
+        Rows.on("cpu", *table),
+        seed=0,
+        numbers=range(20, 29),
+        halving=halving,
+        merit_version=version,
+    )
+    events = [event for part in training.events() for event in part]
+    first = {e.trial: e for e in events if isinstance(e, EpochRecord) and e.epoch == 2}
+    assert len({record.val_accuracy for record in first.values()}) == 1
+    stopped = {e.trial for e in events if isinstance(e, TrialResult) and e.epochs == 2}
+    lowest = sorted(first)[:3]
+    surest = sorted(first, key=lambda number: first[number].val_loss)[:3]
+    assert set(lowest) != set(surest)
+    assert first.keys() - stopped == set(lowest if version == 1 else surest)
+    for result in (event for event in events if isinstance(event, TrialResult)):
+        own = [e for e in events if isinstance(e, EpochRecord) and e.trial == result.trial]
+        equal = [record for record in own if record.val_accuracy == result.score]
+        surest_epoch = min(equal, key=lambda record: (record.val_loss, -record.epoch))
+        assert result.best_epoch == (equal[0] if version == 1 else surest_epoch).epoch
 
 
 def test_a_pruned_trial_keeps_its_score_and_weights(noisy: Table) -> None:

@@ -39,7 +39,8 @@ MEMBERS = {
     6: Hyperparameters((7, 5), batch_size=16, epochs=6, learning_rate=1e30),
     7: Hyperparameters((5, 5), batch_size=16, epochs=6, learning_rate=0.03),
 }
-OPTIONS = PackOptions(8, "val_accuracy", eta=None, min_epochs=2, threads=1)
+# A step ends after one epoch of one group.
+OPTIONS = PackOptions(8, "val_accuracy", None, min_epochs=2, threads=1, report_every=0.0)
 HALVING = replace(OPTIONS, eta=2, metric="val_loss")
 
 
@@ -48,12 +49,6 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True)
-def a_report_for_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a step end after one epoch of one group."""
-    monkeypatch.setattr("mlops.tuning.trial.REPORT_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -106,6 +101,12 @@ def to_the_end(worker: PackTrial) -> list[Report]:
     while not reports[-1]["done"]:
         reports.append(worker.step())
     return reports
+
+
+def leave(worker: PackTrial) -> Report:
+    """Lets a worker release its trials, as `release` does where there is Ray."""
+    worker._stopped = "the time_budget was spent"
+    return worker.step()
 
 
 def told(reports: list[Report]) -> dict[str, Any]:
@@ -232,16 +233,69 @@ def test_a_checkpoint_is_written_when_the_last_is_old(
         next(folder.iterdir()).unlink()
 
 
-@pytest.mark.parametrize("missing", ["checkpoint_every", "checkpoints"])
-def test_none_is_written_or_read_unless_asked_for(
-    start: Callable[..., PackTrial], folder: Path, missing: str
+def test_none_is_written_unless_asked_for(start: Callable[..., PackTrial], folder: Path) -> None:
+    to_the_end(start(every=None))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("options", [OPTIONS, HALVING], ids=["all epochs", "halving"])
+def test_a_pack_left_anywhere_goes_on_as_if_it_had_not_been(
+    start: Callable[..., PackTrial], folder: Path, options: PackOptions
+) -> None:
+    expected = uninterrupted(start, options)
+    steps = len(to_the_end(start(options, every=None)))
+    outcomes_of_best = set()
+    for left_after in range(2, steps):  # after the first nothing has been trained
+        progress = 0
+        # Twice, the second time at once.
+        for further in (left_after, 1):
+            left = start(options, every=None)
+            reports = [left.step() for _ in range(further)]
+            while not reports[-1]["done"]:
+                reports.append(leave(left))
+            told_of = [result for report in reports for result in report["results"]]
+            assert sorted(result["trial"] for result in told_of) == sorted(MEMBERS)
+            ended = [r["trial"] for r in told_of if r["outcome"] != "interrupted"]
+            assert [trial for trial, _ in reports[-1]["scores"]] == ended
+            assert len(list(folder.iterdir())) == (len(ended) < len(MEMBERS))
+            # Each time it gets on by an epoch, or by a rung.
+            n_records = sum(len(report["records"]) for report in reports)
+            assert n_records > progress or options is HALVING
+            progress = n_records
+            scored = [result for result in told_of if result["score"] is not None]
+            best = min(scored, key=lambda result: merit_of(result, options.metric))
+            assert [r["best"]["trial"] for r in reports if "best" in r][-1] == best["trial"]
+            outcomes_of_best.add(best["outcome"])
+            if len(ended) == len(MEMBERS):
+                break
+        else:
+            assert told(to_the_end(start(options, every=None))) == expected
+        assert list(folder.iterdir()) == []
+    assert outcomes_of_best == {"interrupted", "completed"}
+
+
+def merit_of(result: dict[str, Any], metric: str) -> tuple[float, ...]:
+    score = result["score"] if metric == "val_loss" else -result["score"]
+    return (score, result["metrics"]["val_loss"], -result["best_epoch"], result["trial"])
+
+
+def test_a_pack_that_has_not_begun_leaves_its_checkpoint(
+    start: Callable[..., PackTrial], folder: Path
 ) -> None:
     leave_checkpoint(start)
     (file,) = folder.iterdir()
     before = file.read_bytes()
+    last = leave(start(every=None))
+    assert (last["records"], last["results"], last["done"]) == ([], [], True)
+    assert file.read_bytes() == before
+
+
+def test_none_is_read_without_a_folder(start: Callable[..., PackTrial], folder: Path) -> None:
+    leave_checkpoint(start)
+    (file,) = folder.iterdir()
+    before = file.read_bytes()
     pack = start()
-    options: dict[str, Any] = {missing: None}
-    pack.setup(config(), SharedRows(rows(), 3), replace(pack._options, **options))
+    pack.setup(config(), SharedRows(rows(), 3), replace(pack._options, checkpoints=None))
     assert len(pack.step()["records"]) == len([m for m in MEMBERS.values() if m.batch_size == 32])
     to_the_end(pack)
     assert file.read_bytes() == before
@@ -399,8 +453,9 @@ def test_a_folder_that_cannot_be_written_is_done_without(
 def test_a_folder_in_the_files_place_is_done_without(
     start: Callable[..., PackTrial], folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    expected = uninterrupted(start)
     (folder / "pack-2.safetensors" / "something").mkdir(parents=True)
-    assert told(to_the_end(start())) == uninterrupted(start)
+    assert told(to_the_end(start())) == expected
     (complaint,) = complaints(caplog)
     assert complaint.startswith("training goes on without checkpoints: ")
 
@@ -455,7 +510,8 @@ sys.path[:0] = [sys.argv[1], sys.argv[3]]
 import mlops.tuning.trial
 import test_checkpoint as tests
 mlops.tuning.trial.ray.get = lambda given: given
-tests.to_the_end(tests.worker(sys.argv[2], pack=tests.LONG))
+options = tests.replace(tests.OPTIONS, report_every=mlops.tuning.trial.REPORT_SECONDS)
+tests.to_the_end(tests.worker(sys.argv[2], options, pack=tests.LONG))
 """
 LONG = config(2, {number: replace(member, epochs=150) for number, member in MEMBERS.items()})
 

@@ -19,7 +19,7 @@ from safetensors.torch import load
 
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.passes import Rows
-from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.record import TrialRecord
 from mlops.tuning.ledger import Ledger, Row
 from mlops.tuning.progress import Progress
@@ -67,7 +67,7 @@ def records(trial: int, *epochs: int) -> list[Report]:
 def ended(
     trial: int, score: float | None, outcome: Outcome = Outcome.COMPLETED, reason: str | None = None
 ) -> Report:
-    metrics = {} if score is None else {"val_accuracy": score}
+    metrics = {} if score is None else dict.fromkeys(METRICS, score)
     result = TrialResult(trial, outcome, reason, 2, 0 if score is None else 1, score, metrics, 0.1)
     place = {"node": "here", "device": "cpu"}
     return {**asdict(result), "outcome": outcome.value, **place}
@@ -129,7 +129,7 @@ def test_reports_in_table_out() -> None:
         "seconds": 0.1,
         "node": "here",
         "device": "cpu",
-        "metrics": {"val_accuracy": 0.9},
+        "metrics": dict.fromkeys(METRICS, 0.9),
     }
 
 
@@ -483,9 +483,12 @@ def test_the_weights_that_arrive_are_those_of_the_best_when_scores_are_equal(
     for received in reports:
         table.on_trial_result(trial=one, result=dict(received))
     assert {row.score for row in table.ordered()} == {1.0}
-    assert table.best is table.rows[3]
-    assert [received["best"]["trial"] for received in reports if "best" in received][-1] == 3
-    shapes = [list(tensor.shape) for tensor in load(table.weights[3]).values() if tensor.ndim == 2]
+    best = min(table.ordered(), key=lambda row: row.metrics["val_loss"])
+    assert table.best is best
+    last = [received["best"]["trial"] for received in reports if "best" in received][-1]
+    assert last == best.trial
+    weights = load(table.weights[last])
+    shapes = [list(tensor.shape) for tensor in weights.values() if tensor.ndim == 2]
     widths = [4, *table.best.params["hidden_dims"], 2]
     assert sorted(shapes) == sorted([b, a] for a, b in itertools.pairwise(widths))
 

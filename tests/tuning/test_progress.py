@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.records import Outcome
+from mlops.nn.records import METRIC_NAMES, Outcome
 from mlops.tuning import progress as progress_module
 from mlops.tuning.ledger import Ledger, Row
 from mlops.tuning.progress import Progress, describe, describe_params, duration
@@ -48,7 +48,9 @@ def row(
     **params: Any,
 ) -> Row:
     given = Hyperparameters(**params).to_dict()
-    return Row(trial, given, duplicate_of, outcome, None, score, 3, 50 if outcome else 0)
+    metrics = {} if score is None else dict.fromkeys(METRIC_NAMES, score)
+    ended = (outcome, None, score, 3, 50 if outcome else 0)
+    return Row(trial, given, duplicate_of, *ended, metrics=metrics)
 
 
 def ledger(max_evals: int = 20, seconds: float = 10.0, metric: str = "val_accuracy") -> Ledger:
