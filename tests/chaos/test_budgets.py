@@ -11,7 +11,7 @@ from chaos_harness import Driver, finish, start_with, table
 
 from mlops.tracking.store import open_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Two packs, each a group or two of which some epochs are longer than a report takes.
 SMALL = ["--max_evals", "8"]
