@@ -49,9 +49,13 @@ tracking-server: setup
 ui: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" ./mlflow_ui.sh $(ARGS)
 
+# Tests of several hosts mostly wait for them: they run beside the quick ones, and are shown after them.
 test: setup lint
-	$(BIN)/python -m pytest -m "not (slow or cluster or browser or gpu)" $(ARGS)
-	$(BIN)/python -m pytest -m "(slow or cluster or browser) and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m cluster $(ARGS) >$(VENV)/cluster.log 2>&1 & cluster=$$!; \
+	$(BIN)/python -m pytest -m "not (slow or cluster or browser or gpu)" $(ARGS); quick=$$?; \
+	wait $$cluster; cluster=$$?; cat $(VENV)/cluster.log; \
+	test $$quick = 0 && test $$cluster = 0
+	$(BIN)/python -m pytest -m "(slow or browser) and not (cluster or gpu)" $(ARGS)
 
 quick: setup
 	$(BIN)/python -m pytest -m "not (slow or cluster or browser or gpu)" $(ARGS)

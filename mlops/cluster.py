@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from mlops.errors import InputError, first_line
 
@@ -53,6 +54,7 @@ class Connection:
 
         if ray.is_initialized():
             return
+        _shorten_news()
         address = self._address
         doing = "starting Ray" if self.is_local else f"connecting to Ray at {address}"
         print(doing, file=sys.stderr, flush=True)
@@ -87,6 +89,21 @@ class Connection:
             ray.shutdown()
             gc.unfreeze()
             self._opened = False
+
+
+def _shorten_news() -> None:
+    """Lets Ray tell what has happened to its cluster in a line, on stderr.
+
+    It prints that in each driver, whatever it is told of logs: of a machine that was lost, for one,
+    the last lines of its log and a dump of its stack.
+    """
+    from ray._private import worker
+
+    def tell(news: dict[str, Any], ignore_prefix: bool) -> None:
+        text = first_line(Exception("\n".join(news["lines"])))
+        print(f"Ray: {text}", file=sys.stderr, flush=True)
+
+    worker.print_to_stdstream = tell
 
 
 def greet(address: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+import re
 import secrets
 import subprocess
 import sys
@@ -149,19 +151,19 @@ def check_storage(place: str, cpus: float) -> None:
         InputError: The place cannot be used here, or some machine does not see it.
     """
     name = f"{place.rstrip('/')}/probe-{secrets.token_hex(8)}"
-    what = "a place" if is_uri(place) else "a folder"
     try:
         _write(name)
     except TableError as error:
         raise InputError(
-            f"storage: must be {what} that can be written, got {place} ({_reason(error)}); name "
-            "another with --storage"
+            f"storage: `{place}` on {platform.node()} must be writable, got: {_reason(error)}; "
+            "choose another place"
         ) from error
     found = _on_each(lambda has: has.get("CPU", 0.0) >= cpus, _look, name)
     blind = [f"{host} does not: {reason}" for host, reason in found if reason]
     with suppress(OSError):
         remove(name)
     if blind:
+        what = "a place" if is_uri(place) else "a folder"
         raise InputError(
             f"storage: must be {what} that all machines share, got {place}; {'; '.join(blind)}; "
             "mount one folder on all of them, give s3://BUCKET/FOLDER, or leave checkpoints out"
@@ -179,7 +181,7 @@ def _look(name: str) -> str | None:
     try:
         with local_copy(name) as file:
             if file.read_bytes() != name.encode():
-                return f"`{name}` has another content there"
+                return "what is written here has another content there"
         _write(own)
         remove(own)
     except FileNotFoundError:
@@ -190,9 +192,10 @@ def _look(name: str) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """Says why a file cannot be read or written, without its name, which nobody knows."""
-    cause = error.__cause__ or error
-    return getattr(cause, "strerror", None) or first_line(cause)
+    """Returns what is wrong with a place, without the name of the file that was tried there."""
+    cause = (isinstance(error, TableError) and error.__cause__) or error
+    reason = isinstance(cause, OSError) and cause.strerror
+    return reason or re.sub(r"/probe-[\w-]+", "", first_line(cause))
 
 
 def _on_each(

@@ -239,19 +239,17 @@ class RemoteJob:
 
     def _show_rest(self, details: JobDetails) -> None:
         """Shows what is left of the log of a job that has ended: as a file, which has an end."""
-        self._lost_at, attempts = None, 0
+        give_up, attempts = time.monotonic() + PATIENCE_SECONDS, ATTEMPTS
         while details.driver_node_id is not None:  # else it has not even begun
             try:
                 self._read_file(details.driver_node_id)
                 return
             except OSError as error:
-                reason, now = first_line(error), time.monotonic()
-                self._lost_at = self._lost_at or now
-                if now - self._lost_at > PATIENCE_SECONDS:
-                    attempts = ATTEMPTS
+                reason, is_last = first_line(error), time.monotonic() > give_up
             except Exception as error:  # the server's own words
-                reason, attempts = first_line(error), attempts + 1
-            if attempts == ATTEMPTS:
+                attempts -= 1
+                reason, is_last = first_line(error), not attempts
+            if is_last:
                 text = f"the last lines of the job's log cannot be read ({reason})"
                 print(text, file=sys.stderr, flush=True)
                 return

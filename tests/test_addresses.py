@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from servers import free_port
 
-from mlops import cluster, submission
+from mlops import cluster, remote_job, submission
 from mlops.errors import InputError
 
 
@@ -89,3 +89,11 @@ def test_what_listens_takes_no_jobs(scheme: str, other_server: str, silent_serve
         address = f"{scheme}://{server}"
         with pytest.raises(InputError, match=f"address: must be that of a job .* got {address} "):
             submission.run("tune", [], address, "sqlite:///mlflow.db")
+
+
+def test_no_request_to_a_job_server_waits_for_ever(
+    silent_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_job, "ANSWER_SECONDS", 0.5)
+    with pytest.raises(OSError, match="Read timed out"):
+        remote_job.connect(f"http://{silent_server}")

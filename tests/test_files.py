@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from pyarrow.fs import FileSelector, FileSystem
 from servers import free_port, object_store
 
-from mlops import files
+from mlops import files, machines
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError
 from mlops.files import exists, is_same, local_copy, remove, replacing
@@ -165,13 +166,29 @@ def test_storage_is_looked_at_from_every_machine(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
     # The store is made after the cluster, which thus knows nothing of it.
     with pytest.MonkeyPatch.context() as environment, object_store(environment) as bucket:
-        with pytest.raises(InputError, match=r"storage: must be a place that all .* does not: "):
+        with pytest.raises(InputError, match=r"storage: must be a place that all ") as raised:
             check_storage(f"{bucket}/study", cpus=1.0)
+        assert f"got {bucket}/study; {platform.node()} (" in str(raised.value)
+        assert ") does not: " in str(raised.value)
+        assert "probe" not in str(raised.value)
         store, folder = FileSystem.from_uri(f"{bucket}/study")
         assert store.get_file_info(FileSelector(folder, allow_not_found=True)) == []
+
+
+@pytest.mark.parametrize("place", ["{folder}/file", "{folder}/file/below", "s3://no-such/study"])
+def test_storage_that_cannot_be_written_is_named_and_not_the_file_that_was_tried(
+    place: str, bucket: str, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"storage: must be .* got .*/below \(Not a dir"):
-        check_storage(f"{tmp_path}/file/below", cpus=1.0)
+    place = place.format(folder=tmp_path)
+    with pytest.raises(InputError) as raised:
+        check_storage(place, cpus=1.0)
+    told = str(raised.value)
+    assert told.startswith(f"storage: `{place}` on {platform.node()} must be writable, got: ")
+    assert told.endswith("; choose another place")
+    assert "probe" not in told
+    reason = machines._look(f"{place}/probe-0123456789abcdef")
+    assert reason and "probe" not in reason
 
 
 @pytest.mark.timeout(60)

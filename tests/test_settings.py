@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 from mlops import flags as read_flags
 from mlops.errors import SettingsError
 from mlops.hyperparameters import Hyperparameters
-from mlops.settings.sections import ResourceSettings, SyntheticSettings
+from mlops.settings.sections import ResourceSettings, Section, SyntheticSettings
 from mlops.settings.serving import PredictSettings
 from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
 from mlops.settings.study import TrainSettings, TuneSettings
@@ -322,7 +323,7 @@ PROBLEMS: dict[str, tuple[str, str | None, list[str], str]] = {
         "train",
         "learning_rate: .nan",
         [],
-        "learning_rate: must be a number above 0 and at most 10, got nan",
+        "learning_rate: must be a finite number, got nan",
     ),
     "no widths": (
         "train",
@@ -547,3 +548,44 @@ def test_addresses(address: str, of_study: bool, of_table: bool) -> None:
                 SettingsError, match=r"address: must be auto(, | or )HOST:PORT.*, got"
             ):
                 load(name, "--address", address)
+
+
+def sections(of: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """All settings models that are defined."""
+    for section in of.__subclasses__():
+        yield section
+        yield from sections(section)
+
+
+NUMBERS = [
+    (section, name, kind)
+    for section in sorted(set(sections(Section)), key=lambda section: section.__name__)
+    for name, field in section.model_fields.items()
+    for kind in (float, list)
+    if "float" in str(field.annotation) and (kind is float or "list" in str(field.annotation))
+]
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    ("section", "name", "kind"), NUMBERS, ids=[f"{s.__name__}.{n}" for s, n, _ in NUMBERS]
+)
+def test_no_number_is_infinite_or_none_at_all(
+    section: type[BaseModel], name: str, kind: type, number: str
+) -> None:
+    """Whatever is read must be refused where it is read, not by Ray or MLflow later."""
+    given = float(number) if kind is float else [0.5, float(number)]
+    with pytest.raises(pydantic.ValidationError) as caught:
+        section.model_validate({name: given})
+    assert any(error["loc"][0] == name for error in caught.value.errors())
+
+
+def test_an_infinite_number_is_told_as_others_are() -> None:
+    flags = ["--resources.cpus_per_worker", "inf", "--target", "nan", "--time_budget", "1e999"]
+    with pytest.raises(SettingsError) as caught:
+        load("tune", *flags)
+    assert sorted(caught.value.problems) == [
+        "resources.cpus_per_worker: must be a finite number, got 'inf'",
+        "target: must be a finite number, got 'nan'",
+        "time_budget: must be a finite number, got '1e999'",
+    ]

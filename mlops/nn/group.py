@@ -304,13 +304,13 @@ class _Tensors:
             yield
         with self.lane.entered():
             train_loss, train_accuracy = self.passes.trained()
-            val_loss, confusion = self.passes.evaluate()
+            val_loss, counts = self.passes.evaluate()
             columns = (
                 train_loss,
                 train_accuracy,
                 val_loss,
-                accuracy(confusion),
-                macro_f1(confusion),
+                accuracy(counts),
+                macro_f1(counts),
             )
             self._scores = torch.stack(columns, 1)
 

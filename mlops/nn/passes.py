@@ -10,18 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlops.nn import streams
+from mlops.nn import sizes, streams
 from mlops.nn.graphs import Lane
+from mlops.nn.metrics import Counts
 from mlops.nn.mlp import PackedMLP, TrainingWorkspace, Workspace
 from mlops.nn.optimizer import PackedAdamW
 from mlops.nn.programs import Evaluation, Steps, Totals
-
-# Rows staged at a time. Dropout noise is drawn by these chunks, so changing it changes results.
-CHUNK_ROWS = 2048
-# Steps of one CUDA graph, which has some forty kernels a step; elsewhere all of a chunk's.
-STEPS_AT_ONCE = {"cuda": 64}
-# Elements of the widest buffer in an evaluation pass.
-PASS_ELEMENTS = {"cpu": 2**19, "cuda": 2**25}
 
 
 @dataclass(frozen=True)
@@ -79,11 +73,10 @@ class Passes:
         self._lane = lane or Lane(pack.device)
         self._graphs = self._lane.graphs()
         n_rows = len(rows.x_train)
-        self.batch_size = min(pack.members[0].batch_size, n_rows)
-        steps = max(1, min(CHUNK_ROWS // self.batch_size, n_rows // self.batch_size))
-        self.chunk_rows = steps * self.batch_size
-        at_once = STEPS_AT_ONCE.get(pack.device.type, steps)
-        self._piece_rows = min(steps, at_once) * self.batch_size
+        batch_size, device = pack.members[0].batch_size, pack.device.type
+        self.batch_size, self.chunk_rows, self._piece_rows = sizes.steps(
+            batch_size, n_rows, len(pack), rows.n_classes, device
+        )
         self._order = torch.empty(n_rows, dtype=torch.int64, device=pack.device)
         self._totals = Totals.of(pack)
         self._training_spaces: dict[int, TrainingWorkspace] = {}
@@ -144,18 +137,17 @@ class Passes:
             self._steps[key] = (steps, self._graphs.replayable(steps.run))
         return self._steps[key]
 
-    def evaluate(self) -> tuple[Tensor, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Counts]:
         """Scores every member on the validation rows, dropout off.
 
         Returns:
-            Mean loss [K] float64 and confusion matrices [K, C, C] int64.
+            Mean loss [K] float64 and what was counted, [K, C] each.
         """
         if self._evaluation is None:
             widest = max(*self.pack.widths, self.data.n_classes)
-            elements = PASS_ELEMENTS[self.pack.device.type]
-            n_rows = max(32, elements // (len(self.pack) * widest))
+            n_rows = sizes.evaluation_rows(len(self.pack), widest, self.pack.device.type)
             made = Evaluation(self.pack, self.data, n_rows, lambda n: Workspace(self.pack, n))
             self._evaluation = made, self._graphs.replayable(made.run)
         evaluation, run = self._evaluation
         run()
-        return evaluation.losses / len(self.data.x_val), evaluation.confusion
+        return evaluation.losses / len(self.data.x_val), evaluation.counts

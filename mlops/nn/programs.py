@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlops.nn import streams
-from mlops.nn.metrics import confusion_matrices
+from mlops.nn.metrics import Counts
 from mlops.nn.mlp import PackedMLP, TrainingWorkspace, Workspace
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Evaluation:
 
     Attributes:
         losses: Sums of the losses: [K] float64.
-        confusion: Confusion matrices: [K, C, C] int64.
+        counts: Hits and predictions of each class: [K, C] each.
     """
 
     def __init__(
@@ -150,9 +150,7 @@ class Evaluation:
     ) -> None:
         self.pack, self.data = pack, rows
         self.losses = torch.zeros(len(pack), dtype=torch.float64, device=pack.device)
-        self.confusion = torch.zeros(
-            len(pack), rows.n_classes, rows.n_classes, dtype=torch.int64, device=pack.device
-        )
+        self.counts = Counts.of(rows.y_val, len(pack), rows.n_classes)
         self.parts = list(zip(rows.x_val.split(n_rows), rows.y_val.split(n_rows), strict=True))
         self.spaces = {len(x): workspace(len(x)) for x, _ in self.parts}
         self.staged = {n: pack.rows_with_one(n, rows.n_features) for n in self.spaces}
@@ -161,7 +159,7 @@ class Evaluation:
         """Evaluates."""
         size, n_features = len(self.pack), self.data.n_features
         self.losses.zero_()
-        self.confusion.zero_()
+        self.counts.clear()
         for x, y in self.parts:
             staged = self.staged[len(x)]
             staged[:, :n_features] = x
@@ -169,4 +167,4 @@ class Evaluation:
             log_probs = torch.log_softmax(logits, 2, dtype=torch.float32)
             index = y.view(1, -1, 1).expand(size, -1, -1)
             self.losses.sub_(log_probs.gather(2, index).sum((1, 2), dtype=torch.float64))
-            self.confusion.add_(confusion_matrices(log_probs.argmax(2), y, self.data.n_classes))
+            self.counts.add(log_probs.argmax(2), y)

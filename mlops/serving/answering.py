@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import NamedTuple
 
 from mlops.errors import RequestError
@@ -95,8 +94,10 @@ class Handler:
     async def answer(self, route: Route, body: bytes, content_type: str, path: str) -> Answer:
         """Returns the answer to a request whose body is there; raises nothing."""
         if len(body) <= INLINE_BYTES:
-            with suppress(ForAnotherThread):
+            try:
                 return self._handle(route, body, content_type, path)
+            except ForAnotherThread:
+                pass
         if self._in_flight >= self._limits.max_in_flight:
             return route.refuse(busy(), self._champion.model)
         loop = asyncio.get_running_loop()

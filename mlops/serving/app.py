@@ -130,15 +130,12 @@ class Endpoint:
                 return
             try:
                 answer = await self._answer(route, scope, receive)
+                await self._answers.send(send, head(answer), {**BODY, "body": answer.body})
             except _Unread as unread:
                 answer = unread.answer
                 await self._send_refusal(answer, receive, send)
             except Disconnected:
-                return
-            else:
-                with suppress(Disconnected):
-                    await send(head(answer))
-                    await self._answers.send(send, {**BODY, "body": answer.body})
+                return  # of an answer that is not whole the server closes the connection
         name = route.name if route else "other"
         self._metrics.count(name, answer, time.perf_counter() - started)
 

@@ -20,7 +20,7 @@ _REFUSALS = {
     "400": "The body cannot be decoded",
     "401": "The token is missing or wrong",
     "408": "The body came too slowly",
-    "413": "The body is too large",
+    "413": "The body is too large, or the answer would be",
     "415": "The body is of no supported type",
     "422": "Rows cannot be used; `details` names rows and columns",
     "503": "No model, too many requests at a time, or too slow; see Retry-After",

@@ -100,9 +100,9 @@ def in_parts(
     Raises:
         RequestError: It would have more bytes.
     """
-    step = max(1, PART_VALUES // max(1, n_values))
-    if len(items) <= step:
+    if len(items) * n_values <= PART_VALUES:
         return written(items)
+    step = max(1, PART_VALUES // n_values)
     parts: list[bytes] = []
     room = most
     for start in range(0, len(items), step):

@@ -149,19 +149,21 @@ class Answers:
         """Tells whether an answer of so many bytes may be sent now; a short one always may."""
         return size <= PIECE_BYTES or self._held + size <= self._most_together
 
-    async def send(self, send: Send, message: dict[str, Any]) -> None:
-        """Sends a message of an answer.
+    async def send(self, send: Send, *messages: dict[str, Any]) -> None:
+        """Sends messages of an answer, the last of which may have a body.
 
         Raises:
             Disconnected: The client does not read on.
         """
-        body = message.get("body", b"")
+        body = messages[-1].get("body", b"")
         self._held += len(body)
         try:
-            if len(body) <= PIECE_BYTES:
+            for message in messages[:-1]:
                 await send(message)
+            if len(body) <= PIECE_BYTES:
+                await send(messages[-1])
             else:
-                await self._send_pieces(send, message, body)
+                await self._send_pieces(send, messages[-1], body)
         finally:
             self._held -= len(body)
 

@@ -55,9 +55,8 @@ def read_settings(store: Store, run: Run) -> dict[str, Any]:
         return _from_tags(tags) if SETTINGS_TAG in tags else _from_artifact(store, run)
     except (KeyError, ValueError, TypeError, yaml.YAMLError) as error:
         raise InputError(
-            f"study: must have the settings that it was begun with to be resumed, got "
-            f"`{tags['study']}` without ({_reason(error)}); put its artifacts back where they "
-            "were, or begin another --study"
+            "study: must have the settings that it was begun with to be resumed, got "
+            f"`{tags['study']}` without ({_reason(error)}); put them back, or begin another --study"
         ) from error
 
 

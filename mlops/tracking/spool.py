@@ -8,6 +8,7 @@ name, of another store, has not sent is put aside, and is back in its place when
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import sys
@@ -220,7 +221,10 @@ def _claim(folder: Path, run_id: str) -> None:
 def _move(files: Iterable[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
-        file.rename(folder / file.name)
+        target = folder / file.name
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, f"{target} is there already")
+        file.rename(target)
 
 
 def _owner(line: bytes) -> str:

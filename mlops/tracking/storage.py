@@ -6,8 +6,10 @@ told by names that no other program gives, and folders are removed by those who 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection
 from contextlib import suppress
@@ -67,9 +69,12 @@ def checkpoint_name(pack: int) -> str:
     return f"pack-{pack}.safetensors"
 
 
-def is_another_s(header: bytes) -> bool:
-    """Tells by its beginning that a file of a checkpoint's name is whole, but no checkpoint."""
-    return FACTS not in _metadata(header, {FACTS: ""})
+def is_no_checkpoint(content: bytes) -> bool:
+    """Tells that what a file of a checkpoint's name holds is tensors of another kind.
+
+    Of what is no tensors at all, such as a checkpoint that was damaged, it cannot be told.
+    """
+    return FACTS not in _metadata(content, {FACTS: ""})
 
 
 def _metadata(beginning: bytes, otherwise: dict[str, str]) -> dict[str, str]:
@@ -134,27 +139,38 @@ def remove_files(folder: Path, kept: Collection[Path] = ()) -> None:
         folder: The study's.
         kept: Files that are left.
     """
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    drafts = [path for path in found if DRAFT.fullmatch(path.name) and path.is_dir()]
-    passing = [path for path in found if _PROBE.fullmatch(path.name)]
-    for draft in drafts:
-        names = (_CHECKPOINT, _PROBE)
-        passing += [p for p in draft.iterdir() if any(name.fullmatch(p.name) for name in names)]
-    for file in [*passing, *(file for file in files_of_study(folder) if file not in kept)]:
-        with suppress(OSError):
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if DRAFT.fullmatch(path.name):
+                _remove_draft(path)
+            elif _PROBE.fullmatch(path.name):
+                path.unlink()
+        for file in (file for file in files_of_study(folder) if file not in kept):
             file.unlink()
-    for draft in drafts:
-        with suppress(OSError):  # it may be somebody else's
-            draft.rmdir()
+
+
+def _remove_draft(folder: Path) -> None:
+    """Removes what a file of a study's was written in, and no other's, who may be writing."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if _CHECKPOINT.fullmatch(file.name) or _PROBE.fullmatch(file.name):
+                file.unlink()
+                folder.rmdir()
 
 
 def missing_folders(folder: Path) -> int:
-    """Returns how many folders of a path are not there: those who will be made with it."""
-    missing = 0
-    for path in (folder, *folder.parents):
-        if path.exists():
-            break
-        missing += 1
+    """Returns how many folders of a path are not there: those who will be made with it.
+
+    Raises:
+        OSError: They cannot be.
+    """
+    paths = (folder, *folder.parents)
+    missing = next(number for number, path in enumerate(paths) if path.exists())
+    number = 0 if paths[missing].is_dir() else errno.ENOTDIR
+    if not number and not os.access(paths[missing], os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number))
     return missing
 
 

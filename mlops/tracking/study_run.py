@@ -93,14 +93,11 @@ class StudyRun:
         run = patiently(store, lambda: _make_run(store, study, tags))
         made = cls(store, run.info.run_id, study, parts, spool)
         try:
-            patiently(store, lambda: made._lease.take())
-            if patiently(store, lambda: is_younger(store, study, made.run_id)):
-                raise _exists(study)
-            spool.open(made.run_id)
+            patiently(store, made._lease.take)
+            made._settle()
             # What `mlflow run` has recorded as text cannot be recorded again in other words.
             patiently(store, lambda: made._describe(settings, besides=run.data.params))
-        except InputError:
-            made._withdraw()
+        except InputError:  # it is no study, or another process goes on with it already
             raise
         except BaseException as error:
             with suppress(TrackingError):
@@ -192,6 +189,20 @@ class StudyRun:
                     terminate()
         finally:
             self._lease.release()
+
+    def _settle(self) -> None:
+        """Makes sure that the study is this process's and can be kept; else its run is no study.
+
+        Raises:
+            InputError: It is not.
+        """
+        try:
+            if patiently(self.store, lambda: is_younger(self.store, self._study, self.run_id)):
+                raise _exists(self._study)
+            self._spool.open(self.run_id)
+        except InputError:
+            self._withdraw()
+            raise
 
     def _withdraw(self) -> None:
         """Lets go of a run that is not to be a study."""

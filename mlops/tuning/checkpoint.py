@@ -26,7 +26,7 @@ import numpy as np
 from mlops.errors import TableError, first_line
 from mlops.files import local_copy, remove, replacing
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
-from mlops.tracking.storage import FACTS, checkpoint_name, is_another_s
+from mlops.tracking.storage import FACTS, checkpoint_name, is_no_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,7 +186,7 @@ class Checkpoints:
         with local_copy(self._path) as file:
             data = file.read_bytes()
         tensors = load(data)
-        if is_another_s(data):
+        if is_no_checkpoint(data):
             self._is_free = False
             raise FileExistsError(f"{self._path} must be a checkpoint, got another's file; move it")
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

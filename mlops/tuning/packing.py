@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from mlops.errors import InputError
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.grouping import seconds_of_step
 from mlops.nn.records import MERIT
+from mlops.nn.sizes import TableSize, most_members
 from mlops.space import Choice, Int, SearchSpace
 
 # A searcher that hears of nothing before it has proposed everything is a random one.
@@ -20,8 +22,8 @@ MOST_MEMBERS = {"cpu": 48, "cuda": 256}
 # Float32 elements of one member's activations and weights past which wider packs stop paying; of a
 # GPU, as long as its memory is not known.
 ELEMENTS_A_WORKER = {"cpu": 24 * 2**20, "cuda": 2**30}
-# Part of a GPU's memory that packs are made for. The rest is for the rows, evaluations, graphs and
-# CUDA itself; a pack for which it is not enough goes on as smaller ones.
+# Part of a GPU's memory, besides the rows, that packs are made for. The rest is for graphs and CUDA
+# itself; a pack for which it is not enough goes on as smaller ones.
 MEMORY_SHARE = 0.7
 # Work, one trial after another, that is worth starting a worker for: that takes 5 s of a core.
 SECONDS_A_WORKER = 10.0
@@ -54,7 +56,7 @@ def choose(
     max_evals: int,
     workers: int,
     widest: Hyperparameters,
-    n_features: int,
+    table: TableSize,
     device: Literal["cpu", "cuda"],
     memory: int | None = None,
     beside: int = 0,
@@ -66,14 +68,17 @@ def choose(
         max_evals: Trials of the study.
         workers: Packs trained at the same time.
         widest: The widest configuration of the space, at its largest batch size.
-        n_features: Width of the input.
+        table: What packs train on.
         device: Where packs train.
         memory: Bytes that a worker may take of its GPU, the smallest one's where they differ; None
             where that is not known.
         beside: More workers, without a GPU, beside those with one; of these is `pack_size`, then.
+
+    Raises:
+        InputError: The table does not fit a worker's GPU.
     """
     if pack_size == "auto":
-        pack_size = _pays(max_evals, workers, widest, n_features, device, memory)
+        pack_size = _pays(max_evals, workers, widest, table, device, memory)
     # One or more packs wait proposed, so that a worker never waits for the searcher.
     in_flight = workers + max(1, workers // 2)
     if not beside:
@@ -103,32 +108,29 @@ def _pays(
     max_evals: int,
     workers: int,
     widest: Hyperparameters,
-    n_features: int,
+    table: TableSize,
     device: str,
     memory: int | None,
 ) -> int:
     rounds = ROUNDS if max_evals >= ROUNDS_FROM_EVALS else 1
+    most = MOST_MEMBERS[device]
     if device == "cuda" and memory is not None:
-        fitting = int(MEMORY_SHARE * memory) // member_bytes(widest, n_features)
+        # The whole table is on the GPU beside the packs.
+        room = int(MEMORY_SHARE * (memory - table.bytes))
+        if room < 0:
+            raise InputError(
+                f"the encoded table, {table.bytes / 1e6:,.0f} MB, must fit what a worker has of "
+                f"its GPU, got {memory / 1e6:,.0f} MB; raise resources.gpus_per_worker, set it to "
+                "0 to train on cores, or leave out columns of many levels"
+            )
+        fitting = most_members(widest, table, device, room, most)
     else:
-        widths = (n_features, *widest.hidden_dims)
+        widths = (table.n_features, *widest.hidden_dims, table.n_classes)
         weights = sum(a * b for a, b in pairwise(widths))
         member = 5 * weights + 3 * widest.batch_size * sum(widths)
         fitting = ELEMENTS_A_WORKER[device] // member
     fair = max_evals // (rounds * workers) if rounds > 1 else -(-max_evals // workers)
-    return max(1, min(fair, fitting, MOST_MEMBERS[device]))
-
-
-def member_bytes(member: Hyperparameters, n_features: int) -> int:
-    """Returns about how much memory a member of a pack takes in training, as float32.
-
-    Eight tensors of weights: parameters, gradients, the best ones and the optimizer's. Four of
-    units: what goes into an activation, what comes out, its gradient and what is dropped.
-    """
-    widths = (n_features, *member.hidden_dims)
-    weights = sum((a + 1) * b for a, b in pairwise(widths))
-    units = member.batch_size * sum(member.hidden_dims)
-    return 4 * (8 * weights + 4 * units)
+    return max(1, min(fair, fitting, most))
 
 
 def widest_configuration(

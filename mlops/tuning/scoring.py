@@ -12,7 +12,7 @@ from safetensors.torch import load
 from mlops.data.features import FeatureEncoder
 from mlops.data.table import Part, Parts
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.metrics import accuracy, confusion_matrices, macro_f1
+from mlops.nn.metrics import Counts, accuracy, confusion_matrices, macro_f1
 from mlops.nn.mlp import MLP
 from mlops.tracking.pyfunc import Predictor
 
@@ -73,9 +73,10 @@ def score_part(predictor: Predictor, part: Part) -> tuple[dict[str, float], torc
         logits = predictor.mlp(torch.from_numpy(predictor.encoder.transform(part.table, rows)))
         loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
         confusion += confusion_matrices(logits.argmax(1, keepdim=True).T, y, n_classes)[0]
+    counts = Counts.of_matrices(confusion)
     scores = {
         "loss": loss / len(part),
-        "accuracy": float(accuracy(confusion)),
-        "f1": float(macro_f1(confusion)),
+        "accuracy": float(accuracy(counts)),
+        "f1": float(macro_f1(counts)),
     }
     return scores, confusion

@@ -17,6 +17,7 @@ from mlops import cluster, machines
 from mlops.errors import InputError, RecordError, StudyError, TrackingError
 from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
+from mlops.nn.sizes import TableSize
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.space import SearchSpace
 from mlops.tracking.probe import without_password
@@ -278,7 +279,8 @@ def _make_ready(
     from mlops.tuning.execution import share
 
     if record is None:
-        divided = _packing_of(plan, workers, n_features)
+        size = TableSize(n_rows, len(dataset.x_val), n_features, dataset.n_classes)
+        divided = _packing_of(plan, workers, size)
     else:
         divided = packing.Packing(**record.packing)
     rows = share(dataset)
@@ -295,8 +297,10 @@ def _import_search(plan: Plan) -> None:
 
 def _prepare(parts: Parts) -> tuple[FeatureEncoder, Dataset]:
     from mlops.data.dataset import encode, fit_encoder
+    from mlops.data.room import check_room, free_memory
 
     encoder = fit_encoder(parts)
+    check_room(encoder, len(parts.train) + len(parts.validation), free_memory())
     return encoder, encode(parts, encoder)
 
 
@@ -414,10 +418,10 @@ def _search(
     )
 
 
-def _packing_of(plan: Plan, workers: machines.Workers, n_features: int) -> Packing:
+def _packing_of(plan: Plan, workers: machines.Workers, table: TableSize) -> Packing:
     widest = plan.default
     if plan.space is not None:
-        widest = packing.widest_configuration(plan.space, plan.default, n_features)
+        widest = packing.widest_configuration(plan.space, plan.default, table.n_features)
     memory = None
     if workers.gpus and plan.pack_size == "auto":
         memory = machines.gpu_memory()
@@ -426,7 +430,7 @@ def _packing_of(plan: Plan, workers: machines.Workers, n_features: int) -> Packi
         max_evals=plan.max_evals,
         workers=workers.count,
         widest=widest,
-        n_features=n_features,
+        table=table,
         device="cuda" if workers.gpus else "cpu",
         memory=memory and int(memory * workers.gpus),
         beside=workers.beside,

@@ -17,7 +17,7 @@ import ray
 from ray import tune
 
 from mlops.hyperparameters import Hyperparameters
-from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, TrialResult, merit
+from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, Outcome, TrialResult, merit
 from mlops.tuning.checkpoint import Checkpoints, Told
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ class PackTrial(tune.Trainable):
         self, pack: int, members: Mapping[int, Hyperparameters]
     ) -> Iterator[list[EpochRecord | TrialResult]]:
         """Yields all that happens to a pack, of its past too if there is a checkpoint."""
+        from mlops.nn.memory import shortage
         from mlops.nn.passes import Rows
         from mlops.nn.training import Halving, PackTraining
 
@@ -161,9 +162,21 @@ class PackTrial(tune.Trainable):
             snapshot, told = checkpoints.open(pack, self._fingerprint(members))
             yield told.events()
         x_train, y_train, x_val, y_val = self._rows
+        on_device: list[Rows] = []
+        lack = shortage(
+            lambda: on_device.append(
+                Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes)
+            )
+        )
+        if lack is not None:
+            size = sum(array.nbytes for array in self._rows) / 1e6
+            reason = f"the table, {size:,.0f} MB encoded, does not fit the device's memory: {lack}"
+            ended = {result["trial"] for result in self._told.results}
+            yield [_failed(number, reason) for number in members if number not in ended]
+            return
         self._training = training = PackTraining(
             list(members.values()),
-            Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes),
+            on_device[0],
             seed=options.seed,
             numbers=list(members),
             metric=options.metric,
@@ -300,6 +313,10 @@ def _fields(result: TrialResult) -> dict[str, Any]:
     fields = asdict(replace(result, weights={}))
     del fields["weights"]
     return {**fields, "outcome": result.outcome.value}
+
+
+def _failed(number: int, reason: str) -> TrialResult:
+    return TrialResult(number, Outcome.FAILED, reason, 0, 0, None, {}, 0.0)
 
 
 def _place(device: str) -> dict[str, str]:

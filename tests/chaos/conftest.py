@@ -11,7 +11,7 @@ from chaos_harness import TRIALS, environment, finish, table
 from servers import ray_head
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[dict[str, str]]:
     """A running cluster, as variables: drivers come and go there quicker than with their own.
 

@@ -17,6 +17,9 @@ from clusters import Cluster
 from ray.job_submission import JobStatus
 from tunnel import tunnel_to
 
+from mlops.errors import RemoteJobError
+from mlops.remote_job import RemoteJob
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 HERE = Path(__file__).parent
@@ -215,3 +218,10 @@ def test_sigterm_stops_the_job_if_it_is_within_reach(cluster: Cluster, tmp_path:
         assert follower.lines == [*range(len(follower.lines))]
         assert "Traceback" not in follower.said
         assert follower.status == JobStatus.STOPPED
+
+
+def test_a_job_that_the_cluster_does_not_know(cluster: Cluster) -> None:
+    """One that was started anew has forgotten those before."""
+    sent = RemoteJob(cluster.jobs(), "raysubmit_none", cluster.server)
+    with pytest.raises(RemoteJobError, match=r"must be known at .*: Job raysubmit_none does not"):
+        sent.follow()

@@ -17,8 +17,8 @@ from torch import Tensor
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn import streams
 from mlops.nn.mlp import MLP, PackedMLP
-from mlops.nn.passes import CHUNK_ROWS
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.sizes import CHUNK_ROWS
 from mlops.nn.training import fit
 
 FUNCTIONS = {

@@ -24,14 +24,14 @@ MEMBERS = [
 @pytest.fixture
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlops.nn.training.GROUPS_AT_ONCE", {"cpu": 3})
-    monkeypatch.setattr("mlops.nn.passes.STEPS_AT_ONCE", {"cpu": 2})
+    monkeypatch.setattr("mlops.nn.sizes.STEPS_AT_ONCE", {"cpu": 2})
 
 
 @pytest.mark.parametrize("halving", [None, Halving(2, 2)], ids=["all epochs", "halving"])
 def test_groups_side_by_side_train_as_one_after_another(
     noisy: Table, monkeypatch: pytest.MonkeyPatch, halving: Halving | None
 ) -> None:
-    monkeypatch.setattr("mlops.nn.passes.STEPS_AT_ONCE", {"cpu": 2})
+    monkeypatch.setattr("mlops.nn.sizes.STEPS_AT_ONCE", {"cpu": 2})
     alone = run(MEMBERS, noisy, halving=halving)
     monkeypatch.setattr("mlops.nn.training.GROUPS_AT_ONCE", {"cpu": 3})
     together = run(MEMBERS, noisy, halving=halving)

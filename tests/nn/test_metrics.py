@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from mlops.nn.metrics import accuracy, confusion_matrices, macro_f1
+from mlops.nn.metrics import Counts, accuracy, confusion_matrices, macro_f1
 from mlops.nn.records import METRIC_NAMES, METRICS
 
 
@@ -31,12 +31,19 @@ def test_metrics_equal_scikit_learn(drawn: tuple[np.ndarray, np.ndarray, int]) -
     predicted, actual, n_classes = drawn
     matrices = confusion_matrices(torch.from_numpy(predicted), torch.from_numpy(actual), n_classes)
     assert matrices.dtype == torch.int64
+    counts = Counts.of(torch.from_numpy(actual), len(predicted), n_classes)
+    for _ in range(2):  # the second time as if nothing had been counted
+        counts.clear()
+        for part in np.array_split(np.arange(len(actual)), 3):
+            counts.add(torch.from_numpy(predicted[:, part]), torch.from_numpy(actual[part]))
+    for some, all_of_them in zip(counts, Counts.of_matrices(matrices), strict=True):
+        assert torch.equal(some, all_of_them)
     for k, row in enumerate(predicted):
         expected = confusion_matrix(actual, row, labels=range(n_classes))
         assert (matrices[k].numpy() == expected).all()
-        assert accuracy(matrices)[k].item() == accuracy_score(actual, row)
+        assert accuracy(counts)[k].item() == accuracy_score(actual, row)
         # scikit-learn takes the classes seen on either side, which is the rule here too.
-        assert macro_f1(matrices)[k].item() == pytest.approx(
+        assert macro_f1(counts)[k].item() == pytest.approx(
             f1_score(actual, row, average="macro"), abs=1e-12
         )
 
@@ -55,9 +62,9 @@ def test_metrics_equal_scikit_learn(drawn: tuple[np.ndarray, np.ndarray, int]) -
 def test_metrics_of_known_matrices(
     confusion: list[list[int]], expected_accuracy: float, expected_f1: float
 ) -> None:
-    matrix = torch.tensor(confusion)
-    assert accuracy(matrix).item() == expected_accuracy
-    assert macro_f1(matrix).item() == pytest.approx(expected_f1)
+    counts = Counts.of_matrices(torch.tensor(confusion))
+    assert accuracy(counts).item() == expected_accuracy
+    assert macro_f1(counts).item() == pytest.approx(expected_f1)
 
 
 def test_every_metric_to_optimize_is_recorded() -> None:

@@ -19,8 +19,11 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from endpoint_harness import numeric_table, register
 from job import HERE, REPOSITORY, Job, free_port
 from servers import RayHead, ray_head
+
+from mlops.tracking.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -62,19 +65,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, sessions, ignore_errors=True)
         uri = stack.enter_context(mlflow_server(folder, environment))
-        trained = subprocess.run(
-            [sys.executable, "-m", "ray_jobs.train", "--epochs", "1"],
-            cwd=folder,
-            env={
-                **environment,
-                "PYTHONPATH": str(REPOSITORY),
-                "MLFLOW_TRACKING_URI": uri,
-                **ACCOUNT,
-            },
-            capture_output=True,
-            text=True,
-        )
-        assert trained.returncode == 0, trained.stderr
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in ACCOUNT.items():
+                patch.setenv(name, value)
+            register(open_store(uri), numeric_table())
         started_with = {**environment, "RAY_TMPDIR": str(sessions), "PYTHONPATH": str(REPOSITORY)}
         head = stack.enter_context(ray_head(started_with))
         yield Cluster(head, folder, sessions, uri, environment)

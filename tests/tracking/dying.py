@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -97,6 +98,8 @@ def without_settling() -> None:
 
 def processes() -> ForkServerContext:
     """Processes that begin with all of MLflow imported."""
+    # A model that MLflow has loaded in this process put its own copy of the package before.
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     context = get_context("forkserver")
     with suppress(ValueError):
         context.set_forkserver_preload(["dying", "mlflow.store.tracking.sqlalchemy_store"])

@@ -18,6 +18,7 @@ from mlops import flags
 from mlops.errors import InputError
 from mlops.settings.study import TuneSettings
 from mlops.tracking.begun import LONGEST_PART, SETTINGS, SETTINGS_TAG, settings_tags
+from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.record import PACKING_TAG, find_study
 from mlops.tracking.spool import Spool
 from mlops.tracking.store import Store, open_store
@@ -83,7 +84,8 @@ def test_a_driver_killed_at_any_moment_of_beginning(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     store = open_store(sqlite_uri if kind == "sqlite" else f"file://{tmp_path}/files")
     settings = BEGUN.model_dump()
-    died, none = 0, 0
+    died = 0
+    seen: list[bool] = []  # whether there was a study, by moment
     while True:
         name = f"died at {died + 1}"
         given = None
@@ -101,18 +103,20 @@ def test_a_driver_killed_at_any_moment_of_beginning(
             begun = find_study(store, name) is not None
         except InputError:
             begun = False
+        seen.append(begun)
         if begun:
             assert_goes_on_as_begun(store, name, tmp_path)
             continue
-        none += 1
         with pytest.raises(InputError, match=r"^study: must .*; .*") as refused:
             resumed_settings(store, name)
         assert len(refused.value.problems) == 1
         create(store, name, settings, tmp_path).end()
         assert_goes_on_as_begun(store, name, tmp_path)
-    print(f"{died} moments, at {none} of them there was no study yet")
+    print(f"{died} moments, at {seen.count(False)} of them there was no study yet")
     assert died > 20
-    assert 0 < none < died  # not that all are refused
+    # One moment makes it a study, and what comes after is no matter.
+    assert seen == sorted(seen)
+    assert set(seen) == {False, True}
 
 
 def test_a_study_of_before_goes_on_by_its_artifact(sqlite_store: Store, tmp_path: Path) -> None:
@@ -247,3 +251,21 @@ def test_who_loses_a_run_that_mlflow_made_leaves_no_study_there(
         create(sqlite_store, "one", BEGUN.model_dump(), tmp_path / "file")
     assert find_study(sqlite_store, "one") is None
     assert PACKING_TAG not in sqlite_store.client.get_run(given).data.tags
+
+
+def test_who_goes_on_with_a_study_before_its_maker_has_it_keeps_it(
+    sqlite_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = sqlite_store.client
+    create_run, quicker = client.create_run, []
+
+    def create_run_and_lose(*given: Any, **named: Any) -> Any:
+        run = create_run(*given, **named)
+        quicker.append(Lease(DriverTag(sqlite_store, run.info.run_id, "one")).take())
+        return run
+
+    monkeypatch.setattr(client, "create_run", create_run_and_lose)
+    with pytest.raises(InputError, match="`one` must have one driver at a time, got one already"):
+        create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    quicker[0].release()
+    assert_goes_on_as_begun(sqlite_store, "one", tmp_path)

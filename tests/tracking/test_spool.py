@@ -149,8 +149,10 @@ def test_a_file_that_does_not_wholly_say_whose_it_is_is_nobodys(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="storage: must be a folder that can be written"):
-        Spool(tmp_path / "file" / "study").open("run")
+    for place in ("file/study", "file/below/study", f"{'a' * 300}/study"):
+        for look in (Spool.check, lambda spool: spool.open("run")):
+            with pytest.raises(InputError, match="storage: must be a folder that can be written"):
+                look(Spool(tmp_path / place))
 
 
 def test_a_full_disk_stops_no_study(tmp_path: Path) -> None:
@@ -228,7 +230,9 @@ def litter(folder: Path) -> None:
     draft = folder / ".writing-abcd_012"
     draft.mkdir()
     (draft / "pack-3.safetensors").write_bytes(b"half")
-    (folder / ".writing-00000000").mkdir()
+    probe = folder / ".writing-00000000" / f"probe-{'2' * 16}"
+    probe.parent.mkdir()
+    probe.write_bytes(b"half")
 
 
 # What a user may keep in a storage folder, in the folder of a study's name and beside it.
@@ -241,6 +245,7 @@ THEIRS = {
     "churn/pack-a.safetensors": b"theirs",
     "churn/probe-1": b"theirs",
     "churn/.writing-abcdefgh/table.csv": b"theirs",
+    "churn/.writing-00000001/pack-0.parquet": b"theirs",
     "churn/record.jsonl.bak": b"theirs",
     "churn.csv": b"theirs",
     "other/record.jsonl": b"theirs",

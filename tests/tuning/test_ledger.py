@@ -6,16 +6,19 @@ import io
 import itertools
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies
 from safetensors.torch import load
 
 from mlops.hyperparameters import Hyperparameters
+from mlops.nn.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.record import TrialRecord
 from mlops.tuning.ledger import Ledger, Row
@@ -376,6 +379,57 @@ def test_a_trial_that_was_interrupted_may_be_the_best_but_has_not_ended() -> Non
     assert table.rows[1].reason == "the time_budget was spent"
 
 
+def test_a_table_that_does_not_fit_a_device_fails_the_trials_in_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not the worker, with a traceback, and each trial again alone."""
+
+    def on(*_: Any) -> Rows:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
+
+    monkeypatch.setattr(Rows, "on", on)
+    assert_no_room(*trained({3: Hyperparameters(), 4: Hyperparameters()}, monkeypatch))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_table_that_does_not_fit_a_gpu_fails_the_trials_in_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[torch.Tensor] = []
+    setup = PackTrial._start
+
+    def start(worker: PackTrial, config: dict[str, Any]) -> None:
+        # Of its share nothing is left; the smallest piece that torch takes is 2 MB.
+        with suppress(torch.OutOfMemoryError):
+            while True:
+                held.append(torch.empty(2**21, dtype=torch.uint8, device="cuda"))
+        setup(worker, config)
+
+    monkeypatch.setattr(PackTrial, "_start", start)
+    try:
+        trials = {3: Hyperparameters(), 4: Hyperparameters()}
+        assert_no_room(*trained(trials, monkeypatch, gpus=0.01))
+    finally:
+        held.clear()
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+
+
+def assert_no_room(one: Pack, reports: list[Report]) -> None:
+    assert [report["done"] for report in reports] == [True]
+    table = ledger(max_evals=2)
+    table.on_trial_start(trial=one)
+    table.on_trial_result(trial=one, result=reports[0])
+    for number in (3, 4):
+        row = table.rows[number]
+        assert (row.outcome, row.epochs, row.score) == (Outcome.FAILED, 0, None)
+        assert row.reason is not None
+        assert "does not fit the device's memory: CUDA out of memory" in row.reason
+        assert row.reason.startswith("the table, 0 MB encoded, ")
+        assert "\n" not in row.reason
+
+
 def test_what_is_open_at_the_end_is_interrupted() -> None:
     table = ledger(max_evals=3)
     one = pack(0, 0, 1, 2, duplicates={2: 1})
@@ -399,6 +453,7 @@ def trained(
     monkeypatch: pytest.MonkeyPatch,
     settled: Sequence[int] = (),
     every: float = 1.0,
+    gpus: float = 0.0,
 ) -> tuple[Pack, list[Report]]:
     """Trains a pack as a worker does, on rows that any configuration tells apart; without Ray."""
     members = [
@@ -410,7 +465,7 @@ def trained(
     x = (rng.normal(size=(120, 4)) * 0.1 + y[:, None] * 4 - 2).astype(np.float32)
     monkeypatch.setattr("mlops.tuning.trial.ray.get", lambda rows: rows)
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
-    one = Pack({"pack": 0, "trials": members, "settled": list(settled), "gpus": 0.0})
+    one = Pack({"pack": 0, "trials": members, "settled": list(settled), "gpus": gpus})
     worker = PackTrial.__new__(PackTrial)
     options = PackOptions(0, "val_accuracy", None, min_epochs=5, threads=1, report_every=every)
     worker.setup(one.config, SharedRows(rows, 2), options)

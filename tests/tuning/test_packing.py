@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from mlops.hyperparameters import Hyperparameters
+from mlops.nn.sizes import TableSize, pack_bytes
 from mlops.space import SearchSpace
 from mlops.tuning.packing import (
     MOST_MEMBERS,
@@ -23,6 +24,7 @@ WIDE = Hyperparameters(hidden_dims=(1024, 1024), batch_size=1024)
 HUGE = Hyperparameters(hidden_dims=(8192, 8192, 8192), batch_size=2**20)
 
 Device = Literal["cpu", "cuda"]
+TABLE = TableSize(n_train=3_000, n_val=1_000, n_features=20, n_classes=2)
 
 
 def divide(
@@ -30,16 +32,18 @@ def divide(
     max_evals: int = 200,
     workers: int = 2,
     widest: Hyperparameters = NARROW,
-    n_features: int = 20,
     device: Device = "cpu",
+    memory: int | None = None,
+    **table: int,
 ) -> Packing:
     return choose(
         pack_size,
         max_evals=max_evals,
         workers=workers,
         widest=widest,
-        n_features=n_features,
+        table=TABLE._replace(**table),
         device=device,
+        memory=memory,
     )
 
 
@@ -92,7 +96,7 @@ def test_a_number_is_taken_as_it_is(
 @pytest.mark.parametrize("beside", [1, 32])
 def test_small_packs_beside_large_ones(pack_size: int, workers: int, beside: int) -> None:
     options: dict[str, Any] = {"max_evals": 10_000, "workers": workers, "widest": NARROW}
-    options |= {"n_features": 20, "device": "cuda"}
+    options |= {"table": TABLE, "device": "cuda"}
     alike = choose(pack_size, **options)
     mixed = choose(pack_size, beside=beside, **options)
     assert (alike.pack_size, alike.packs_a_gpu) == (pack_size, 1)
@@ -113,12 +117,27 @@ def test_small_packs_beside_large_ones(pack_size: int, workers: int, beside: int
             {"widest": Hyperparameters(batch_size=32)},
             {"widest": Hyperparameters(batch_size=2**16)},
         ),
+        ({"widest": MEDIUM, "n_classes": 2}, {"widest": MEDIUM, "n_classes": 10_000}),
     ],
 )
 def test_wider_trials_make_smaller_packs(narrower: dict[str, Any], wider: dict[str, Any]) -> None:
     assert (
         divide(max_evals=10**5, **wider).pack_size < divide(max_evals=10**5, **narrower).pack_size
     )
+
+
+@pytest.mark.parametrize("memory", [2**30, 2**33, 2**36])
+@pytest.mark.parametrize("widest", [NARROW, MEDIUM, WIDE], ids=["64", "256", "1024"])
+@pytest.mark.parametrize("n_classes", [2, 1000])
+@pytest.mark.parametrize("n_train", [3_000, 10**6, 5 * 10**6])
+def test_a_pack_and_the_table_fit_a_gpu(
+    memory: int, widest: Hyperparameters, n_classes: int, n_train: int
+) -> None:
+    sizes = {"n_train": n_train, "n_classes": n_classes, "n_features": 50}
+    chosen = divide(max_evals=10**6, widest=widest, device="cuda", memory=memory, **sizes)
+    table = TABLE._replace(**sizes)
+    if chosen.pack_size > 1:
+        assert pack_bytes(widest, chosen.pack_size, table, "cuda") + table.bytes < memory
 
 
 @pytest.mark.parametrize("widest", [NARROW, MEDIUM, WIDE])
