@@ -156,9 +156,11 @@ class TuneSettings(StudySettings):
         description="go on with the study of that name, or with the last one, as it was begun",
     )
     time_budget: PositiveFloat | None = Field(
-        None, description="seconds after which the study is ended, with the best so far"
+        None, description="seconds after which the study is stopped, with the best so far"
     )
-    target: float | None = Field(None, description="a score, of the metric, that ends the study")
+    target: float | None = Field(
+        None, description="a score, of the metric in any epoch, that stops the study"
+    )
     trial_timeout: PositiveFloat | None = Field(
         None, description="seconds without an epoch after which a worker counts as dead"
     )

@@ -145,7 +145,7 @@ def remove_files(folder: Path, kept: Collection[Path] = ()) -> None:
                 _remove_draft(path)
             elif _PROBE.fullmatch(path.name):
                 path.unlink()
-        for file in [file for file in files_of_study(folder) if file not in kept]:
+        for file in (file for file in files_of_study(folder) if file not in kept):
             file.unlink()
 
 

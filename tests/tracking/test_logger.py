@@ -19,6 +19,7 @@ from mlops.hyperparameters import NAMES, Hyperparameters
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome, TrialResult
 from mlops.tracking import writer as writer_module
 from mlops.tracking.logger import StudyLogger, failure_reason
+from mlops.tracking.spool import Spool
 from mlops.tracking.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -239,6 +240,29 @@ def test_a_duplicate_is_a_copy(
         assert runs[trial].info.status == runs[0].info.status
         assert runs[trial].data.metrics == runs[0].data.metrics
         assert_epochs(module_store, runs[trial], 0, 3)
+
+
+def test_what_an_interrupted_trial_has_so_far_is_no_result(
+    module_store: Store, parent: str, tmp_path: Path
+) -> None:
+    spool = Spool(tmp_path / "study")
+    tune = Tune(StudyLogger(made(module_store, parent), "tune-1", "val_accuracy", spool))
+    one = pack(0, 0, 1, duplicates={1: 0})
+    tune.start(one)
+    tune.report(one, report(records(0, 1, 2)))
+    cut = ended(0, 0.2, Outcome.INTERRUPTED, "the time_budget was spent")
+    tune.report(one, {**report([], cut), "best": {"trial": 0, "weights": b"so far"}})
+    tune.complete(one)
+    tune.logger.close()
+    assert spool._kept == {}  # it ends with others
+    for run in children(module_store, parent).values():
+        tags = run.data.tags
+        assert (run.info.status, tags["outcome"]) == ("KILLED", "interrupted")
+        assert tags["reason"] == "the time_budget was spent"
+        assert json.loads(tags["result_so_far"])["score"] == 0.2
+        assert "result" not in tags
+        assert run.data.metrics.keys() == set(METRIC_NAMES)
+        assert_epochs(module_store, run, 0, 2)
 
 
 def test_duplicates_of_what_is_interrupted_are_interrupted(

@@ -314,6 +314,38 @@ def test_the_folders_that_were_made_are_removed_and_no_other(
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_study_that_was_stopped_keeps_its_checkpoints_until_it_ends(
+    checkpoint: bool, tmp_path: Path
+) -> None:
+    before = tree(tmp_path)
+    spool = Spool(study_folder(tmp_path / "a", "churn"))
+    spool.check()
+    for call in CALLS:
+        spool.add(call)
+    spool.open("run")
+    spool.keep("trial-0001.safetensors", b"weights")
+    litter(spool.folder)
+    if not checkpoint:
+        (spool.folder / "pack-0.safetensors").unlink()
+    spool.close(sent=True, goes_on=True)
+    if checkpoint:
+        assert {path.name for path in spool.folder.iterdir()} == {"pack-0.safetensors", RECORD}
+        assert len((spool.folder / RECORD).read_bytes().splitlines()) == 1
+        # Another store's study of the name leaves them for it.
+        other = Spool(spool.folder)
+        other.open("other")
+        assert {path.name for path in spool.folder.iterdir()} == {RECORD}
+        other.close(sent=True)
+        resumed = Spool(spool.folder)
+        resumed.check()
+        resumed.open("run")
+        assert (spool.folder / "pack-0.safetensors").exists()
+        assert read_spool(spool.folder) == ([], [])
+        resumed.close(sent=True)
+    assert tree(tmp_path) == before
+
+
 def test_a_spool_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "studies" / "one"
     folder.mkdir(parents=True)

@@ -366,6 +366,19 @@ def test_a_pack_reports_as_often_as_it_is_to(
     assert [one["done"] for one in told] == [False] * (reports - 1) + [True]
 
 
+def test_a_trial_that_was_interrupted_may_be_the_best_but_has_not_ended() -> None:
+    table = ledger(max_evals=3)
+    one = pack(0, 0, 1)
+    table.on_trial_start(trial=one)
+    table.on_trial_result(trial=one, result=report([], [ended(0, 0.8)], best=0))
+    cut = ended(1, 0.9, Outcome.INTERRUPTED, "the time_budget was spent")
+    table.on_trial_result(trial=one, result=report([], [cut], best=1))
+    table.close()
+    assert (table.ended, table.outcomes()) == (1, {"completed": 1, "interrupted": 1})
+    assert (table.best, table.weights) == (table.rows[1], {1: b"weights of 1"})
+    assert table.rows[1].reason == "the time_budget was spent"
+
+
 def test_a_table_that_does_not_fit_a_device_fails_the_trials_in_a_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
