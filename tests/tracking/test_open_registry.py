@@ -185,7 +185,7 @@ def closed_server(
     rules.write_text(
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\n"
         f"database_uri = sqlite:///{folder}/auth.db\nadmin_username = admin\n"
-        "admin_password = password1234\n"
+        "admin_password = a password of 1\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
     server = MlflowServer(
@@ -209,17 +209,19 @@ def test_who_may_see_no_experiment_may_read_models(
 ) -> None:
     def log_in(name: str) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a password of 1")
 
     def ask(path: str, **given: str) -> None:
-        admin = ("admin", "password1234")
-        requests.post(f"{closed_server}/api/2.0/mlflow/{path}", json=given, auth=admin, timeout=30)
+        admin = ("admin", "a password of 1")
+        done = requests.post(f"{closed_server}/api/{path}", json=given, auth=admin, timeout=30)
+        assert done.status_code == 200, done.text
 
     log_in("admin")
     store = open_store(closed_server)
     version = registry.register(store, log(store), alias="champion")
-    ask("users/create", username="reader", password="password1234")
-    ask("registered-models/permissions/create", name="mlp", username="reader", permission="READ")
+    ask("2.0/mlflow/users/create", username="reader", password="a password of 1")
+    right = {"resource_type": "registered_model", "resource_id": "mlp", "permission": "READ"}
+    ask("3.0/mlflow/users/permissions/grant", username="reader", **right)
     log_in("reader")
     with pytest.raises(TrackingError, match="HTTP 403"):
         open_store(closed_server)
