@@ -20,21 +20,27 @@ from mlops.tuning.trial import PackTrial
 PACKS, RAISES = 12, 5
 
 
-class Instant(PackTrial):
-    """Ends at its second report, or raises."""
+def instant() -> type[PackTrial]:
+    """Made in a function, so that it goes to workers by value: they cannot import this module."""
+    raises = RAISES
 
-    def setup(self, config: dict[str, Any], *given: Any) -> None:
-        self._reports = 0
+    class Instant(PackTrial):
+        """Ends at its second report, or raises."""
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._reports = 0
-        return True
+        def setup(self, config: dict[str, Any], *given: Any) -> None:
+            self._reports = 0
 
-    def step(self) -> dict[str, Any]:
-        self._reports += 1
-        if self.config["pack"] == RAISES:
-            raise ArithmeticError("on purpose")
-        return {"done": self._reports == 2}
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self._reports = 0
+            return True
+
+        def step(self) -> dict[str, Any]:
+            self._reports += 1
+            if self.config["pack"] == raises:
+                raise ArithmeticError("on purpose")
+            return {"done": self._reports == 2}
+
+    return Instant
 
 
 class Watching(Callback):
@@ -66,7 +72,7 @@ def watched(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(execution.os, "environ", dict(execution.os.environ))
     execution._set_up_tune(workers=2)
     tune.run(
-        tune.with_resources(Instant, {"CPU": 1}),
+        tune.with_resources(instant(), {"CPU": 1}),
         config={"pack": tune.grid_search(list(range(PACKS)))},
         reuse_actors=True,
         max_failures=1,
