@@ -101,8 +101,7 @@ def test_a_driver_on_another_machine_is_heard_out(
 
 def test_who_has_lost_the_study_is_told(tag: Any) -> None:
     held = Lease(tag).take()
-    elsewhere(tag)
-    taken = {**read(tag), "id": "other"}
+    taken = {**read(tag), "machine": "another", "host": "far", "id": "other"}
     tag.write(json.dumps(taken))
     held._thread.join(10)
     with pytest.raises(RecordError, match="got another one on far"):

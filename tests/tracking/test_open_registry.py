@@ -163,14 +163,14 @@ def test_who_may_only_read_may_read_models(postgresql_uri: str) -> None:
     import sqlalchemy
 
     store = open_store(postgresql_uri)
-    version = registry.register(store, log(store), alias="champion")
+    version = registry.register(store, log(store), "readable", alias="champion")
     engine = sqlalchemy.create_engine(postgresql_uri)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("CREATE ROLE reader LOGIN"))
         connection.execute(sqlalchemy.text("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"))
     engine.dispose()
     opened = open_registry(postgresql_uri.replace("//me@", "//reader@"))
-    assert registry.load_version(opened, "mlp", "champion").version == version
+    assert registry.load_version(opened, "readable", "champion").version == version
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray.cloudpickle
 import ray.tune.tune as tune_module
 from ray import tune
 from ray.tune import Callback
@@ -16,6 +14,8 @@ from ray.tune.experiment import Trial
 from mlops.tuning import execution
 from mlops.tuning.controller import PackController
 from mlops.tuning.trial import PackTrial
+
+pytestmark = pytest.mark.slow
 
 PACKS, RAISES = 12, 5
 
@@ -66,8 +66,6 @@ class Watching(Callback):
 @pytest.fixture
 def watched(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watching:
     watching = Watching()
-    # Workers cannot import this file.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(tune_module, "TuneController", PackController)
     monkeypatch.setattr(execution.os, "environ", dict(execution.os.environ))
     execution._set_up_tune(workers=2)
