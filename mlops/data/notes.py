@@ -1,0 +1,83 @@
+"""Notes: what was noticed or decided about a table, in words for the person who brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Longer lists are cut on the terminal, never on the record.
+MOST_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that was noticed or decided.
+
+    Attributes:
+        code: The kind of note, such as `odd_cells`.
+        text: What was found, what was done about it, and how to say otherwise, in a line; it holds
+            no cell of the table, so that it may be kept on record.
+        column: The column it is about; None where it is about the table or its file.
+        cells: How many cells, or rows, it is about.
+        line: The first line of the file, or else row of the table, that shows it, from 1.
+        example: A cell that shows it, as it is written; not kept on record.
+        warning: Whether the result may be wrong if nobody looks into it.
+    """
+
+    code: str
+    text: str
+    column: str | None = None
+    cells: int | None = None
+    line: int | None = None
+    example: str | None = None
+    warning: bool = False
+
+    def __str__(self) -> str:
+        """Returns the note as a line for people."""
+        about = "" if self.column is None else f"`{self.column}`: "
+        shown = []
+        if self.line is not None:
+            shown.append(f"first in line {self.line:,}")
+        if self.example is not None:
+            shown.append(_shortened(self.example))
+        where = f" ({', '.join(shown)})" if shown else ""
+        return f"{'warning: ' if self.warning else ''}{about}{self.text}{where}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the note as JSON values, without a cell of the table."""
+        values = {
+            "code": self.code,
+            "text": self.text,
+            "column": self.column,
+            "cells": self.cells,
+            "line": self.line,
+            "warning": self.warning,
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def told(name: str, notes: Sequence[Note], most: int = MOST_SHOWN) -> str:
+    """Returns notes for the terminal, a line each under a title, warnings first.
+
+    Args:
+        name: What they are about.
+        notes: The notes.
+        most: How many to show.
+    """
+    if not notes:
+        return ""
+    ordered = sorted(notes, key=lambda note: not note.warning)
+    more = [f"and {len(notes) - most} more, all on record as notes.json"]
+    lines = [*map(str, ordered[:most]), *(more if len(notes) > most else [])]
+    return "\n".join([f"{name}: {len(notes)} note(s)", *(f"  - {line}" for line in lines)])
+
+
+def to_json(notes: Iterable[Note]) -> list[dict[str, Any]]:
+    """Returns notes as JSON values, for the record and for the job's result."""
+    return [note.to_json() for note in notes]
+
+
+def _shortened(text: str, most: int = 40) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
