@@ -5,8 +5,8 @@
     text/csv                             a line of column names, then a line a row
     application/vnd.apache.arrow.stream  an IPC stream; see `mlops.serving.arrow`
 
-A row has every column of the model and no other. JSON is read strictly and CSV leniently (see
-`mlops.serving.cells`), because in CSV all cells are text.
+A row has every column of the model and no other. What of its cells is refused:
+`mlops.serving.reading`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mlops.data.columns import level_text
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
@@ -30,10 +29,10 @@ from mlops.serving.cells import (
     check_count,
     check_names,
     plain,
-    read_cells,
     shown,
 )
 from mlops.serving.predictor import Columns
+from mlops.serving.reading import read_cells
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -123,7 +122,7 @@ def read_predict(request: Request, columns: Columns) -> Cells:
         return read_json(decode_json(request.body), columns, request.limits)
     if kind == CSV:
         cells = read_csv(request.body, columns, request.limits, ignore_others=False)
-        return read_cells(columns, cells, lenient=True)
+        return read_cells(columns, cells, "text")
     raise unsupported(request.content_type, (JSON, CSV, ARROW))
 
 
@@ -261,19 +260,5 @@ def read_csv(
             )
     problems.raise_any()
     table = list(zip(*rows, strict=True))
-    cells: list[Sequence[str]] = [table[names.index(name)] for name in columns.ordered]
-    for place, name in enumerate(columns.categorical, len(columns.numeric)):
-        cells[place] = [_level(cell, columns.levels[name]) for cell in cells[place]]
-    return cells
-
-
-def _level(cell: str, levels: frozenset[str]) -> str:
-    """Names a category as the jobs' CSV reader does: `true` is True, `1.0` is 1 among numbers."""
-    if cell in levels:
-        return cell
-    if cell.capitalize() in ("True", "False") and cell.capitalize() in levels:
-        return cell.capitalize()
-    with suppress(ValueError, OverflowError):
-        number = level_text(float(cell))
-        return number if number in levels else cell
-    return cell
+    places = {name: place for place, name in enumerate(names)}
+    return [table[places[name]] for name in columns.ordered]
