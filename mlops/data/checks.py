@@ -71,10 +71,16 @@ def check_table(
         problems.append("a table must have rows, got none below its header; add rows")
     if problems:
         return CheckedTable(pd.DataFrame(index=range(n_rows)), _NOTHING, [], problems)
+    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in names)]
+    problems = [
+        f"`data.columns`, `drop` and `keep` must name feature columns, got `{pattern}`, which fits "
+        f"none; {nearest(pattern, names)}"
+        for pattern in unfit
+    ]
     dropped = [name for name in names if wish_for(name, wishes) == "drop"]
-    columns, problems = _read_columns(raw, target, set(dropped), wishes)
-    found, more = _read_target(raw, target, fewest_rows)
-    problems += more
+    columns, unread = _read_columns(raw, target, set(dropped), wishes)
+    found, unusable = _read_target(raw, target, fewest_rows)
+    problems += [*unread, *unusable]
     if problems:
         return CheckedTable(pd.DataFrame(index=range(n_rows)), found.codes, found.labels, problems)
     notes = [Note("dropped", "left out, as wished", column=name) for name in dropped]

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlops.data.columns import Kind, all_missing, number_of, numbers_of, texts_of
-from mlops.data.levels import GAP, UNKNOWN, Levels, levels_of
+from mlops.data.levels import GAP, UNKNOWN, Levels
 from mlops.data.notes import Tally
 from mlops.data.numbers import PLAIN, NumberFormat
 from mlops.errors import TableError
@@ -66,25 +66,29 @@ class NumericColumn:
 
     @classmethod
     def fit(cls, name: str, values: Any, form: NumberFormat = PLAIN) -> NumericColumn:
-        """Learns the statistics of a raw or a read column ([N] array).
+        """Learns the statistics of a column that has been read.
+
+        Args:
+            name: The column's name.
+            values: Its numbers (`mlops.data.reading`): [N], NaN for a gap.
+            form: How texts write them.
 
         Raises:
             TableError: Every cell is missing.
         """
-        single = str(values.dtype) in ("float32", "float16", "Float32")
-        numbers, odd = numbers_of(name, values, form, single=single)
-        binary = bool(np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all())
-        if binary and len(odd):
-            numbers, _ = numbers_of(name, values, form, single=single, binary=True)
+        numbers = np.asarray(values)
+        single = numbers.dtype in (np.float32, np.float16)
+        numbers = numbers.astype(np.float64)
         missing = np.isnan(numbers)
         if missing.all():
             raise TableError(all_missing(name))
         known = numbers[~missing]
+        binary = bool(np.isin(known, (0.0, 1.0)).all())
         usual = known[~is_extreme(known)]
         low, high = float(usual.min()), float(usual.max())
         # Dividing by a power of two is exact, and keeps sums and squares of huge values finite.
         _, exponent = np.frexp(np.abs(usual).max())
-        median = np.median(np.ldexp(known, -exponent))
+        median = np.median(np.ldexp(np.clip(known, low, high), -exponent))
         numbers = np.ldexp(np.clip(numbers, low, high), -exponent)
         numbers[missing] = median
         constant = numbers.min() == numbers.max()
@@ -193,21 +197,23 @@ class CategoricalColumn:
 
     @classmethod
     def fit(cls, name: str, values: Any, max_levels: int = MAX_LEVELS) -> CategoricalColumn:
-        """Learns the `max_levels` most frequent levels of a raw or a read column ([N] array).
+        """Learns the `max_levels` most frequent levels of a column that has been read.
+
+        Args:
+            name: The column's name.
+            values: Its levels (`mlops.data.reading`): [N] `Categorical`.
+            max_levels: Most levels; rarer ones share the output `other`.
 
         Raises:
             TableError: Every cell is missing.
         """
         codes, texts = texts_of(name, values)
-        rows = np.bincount(codes + 1, minlength=len(texts) + 1).tolist()
-        by_text: dict[str, int] = {}
-        for text, count in zip(["", *texts], rows, strict=True):
-            by_text[text] = by_text.get(text, 0) + count
-        counts = levels_of(by_text)
+        rows = np.bincount(codes[codes >= 0], minlength=len(texts))
+        counts = {texts[code]: int(rows[code]) for code in np.flatnonzero(rows)}
         if not counts:
             raise TableError(all_missing(name))
         frequent = sorted(counts, key=lambda text: (-counts[text], text))[:max_levels]
-        missing = sum(counts.values()) < len(codes)
+        missing = bool((codes < 0).any())
         return cls(name, tuple(sorted(frequent)), missing, len(frequent) < len(counts))
 
     @property

@@ -21,7 +21,7 @@ from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, Column, NumericCo
 from mlops.data.levels import GAP, UNKNOWN
 from mlops.data.notes import Tally
 from mlops.data.numbers import NumberFormat
-from mlops.data.reading import Reading, find_readings
+from mlops.data.reading import Reading, read_frame
 from mlops.errors import TableError
 
 FORMAT = 2
@@ -52,18 +52,20 @@ class FeatureEncoder:
         """Learns the preprocessing of every column of `frame`.
 
         Args:
-            frame: Feature columns, raw or read.
+            frame: Feature columns: raw, or read if their readings are given.
             rows: Positions of the rows to learn from, [N] int64; all rows by default. The frame is
                 not copied: columns are visited one by one.
-            readings: How each column is read; found in the frame by default.
+            readings: How each column has been read; found in the raw frame by default.
             max_levels: Most levels of a categorical column; rarer ones share the output `other`.
 
         Raises:
             TableError: A column cannot be used; one line for each such column.
         """
-        if readings is None:
-            readings, _ = find_readings(frame)
         arrays = _arrays(frame)
+        if readings is None:
+            read = read_frame(frame)
+            readings = [column.reading for column in read]
+            arrays = {column.reading.name: column.values for column in read}
         columns: list[Column] = []
         problems = []
         for reading in readings:

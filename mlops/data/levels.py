@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, TypeVar
 
@@ -84,30 +84,32 @@ def _single(pairs: Iterable[tuple[K | None, int]]) -> dict[K, int]:
     return found
 
 
-def levels_of(counts: dict[str, int]) -> dict[str, int]:
+def joined(counts: Mapping[str, int]) -> dict[str, str | None]:
     """Joins the spellings of a column that stand for one level.
 
     These are spellings that differ in blanks around or in Unicode's form, and truth values in
-    letters of several cases. Gap words are left out unless the column has several of them: then
-    each may mean something else, and all but the empty one are levels.
+    letters of several cases. Gap words are gaps unless the column has several of them: then each
+    may mean something else, and all but the empty one are levels.
 
     Args:
         counts: How many rows each text of the column has; a cell without a value is "".
 
     Returns:
-        The rows of each level, by its most frequent spelling.
+        For each text the most frequent spelling of its level, None for a gap.
     """
     by_key: dict[str | bool, dict[str, int]] = {}
+    keys: dict[str, str | bool] = {}
     for text, rows in counts.items():
-        if rows:
-            tidied = tidy(text)
-            truth = truth_in(tidied)
-            spellings = by_key.setdefault(tidied if truth is None else truth, {})
-            spellings[tidied] = spellings.get(tidied, 0) + rows
-    gaps = [key for key in by_key if key in GAP_WORDS]
-    left_out = {""} if len(gaps) > 1 else set(gaps)
+        tidied = tidy(text)
+        truth = truth_in(tidied)
+        keys[text] = tidied if truth is None else truth
+        spellings = by_key.setdefault(keys[text], {})
+        spellings[tidied] = spellings.get(tidied, 0) + rows
+    present = [key for key, found in by_key.items() if key in GAP_WORDS and sum(found.values())]
+    gaps = GAP_WORDS if len(present) < 2 else {""}
     return {
-        min(spellings, key=lambda text: (-spellings[text], text)): sum(spellings.values())
-        for key, spellings in by_key.items()
-        if key not in left_out
+        text: None
+        if key in gaps
+        else min(by_key[key], key=lambda spelling: (-by_key[key][spelling], spelling))
+        for text, key in keys.items()
     }

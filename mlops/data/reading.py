@@ -17,9 +17,10 @@ import pandas as pd
 from pandas.api.types import is_float_dtype, is_object_dtype
 
 from mlops.data.columns import Kind, numbers_of, plain_numbers, texts_of, type_of
+from mlops.data.levels import joined
 from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
-from mlops.data.spelling import EXACT_DOUBLE, is_gap, tidy
+from mlops.data.spelling import EXACT_DOUBLE, tidy
 from mlops.errors import TableError
 
 Wish = Literal["numeric", "categorical", "date", "drop", "keep"]
@@ -76,10 +77,8 @@ def _row_number(row: int) -> int:
     return row + 1
 
 
-def find_readings(
-    frame: pd.DataFrame, wishes: Mapping[str, Wish] | None = None
-) -> tuple[list[Reading], list[Note]]:
-    """Decides how each column of a raw frame is read.
+def read_frame(frame: pd.DataFrame, wishes: Mapping[str, Wish] | None = None) -> list[ReadColumn]:
+    """Decides how each column of a raw frame is read, and reads it.
 
     Raises:
         TableError: A column cannot be used; one line for each such column.
@@ -92,15 +91,19 @@ def find_readings(
             problems += error.problems
     if problems:
         raise TableError(problems)
-    return [column.reading for column in read], [note for column in read for note in column.notes]
+    return read
 
 
 def wish_for(name: str, wishes: Mapping[str, Wish]) -> Wish | None:
     """Returns what is wished of a column: by its name, or else by the first pattern it fits."""
     if name in wishes:
         return wishes[name]
-    fitting = (wish for pattern, wish in wishes.items() if fnmatchcase(name, pattern))
-    return next(fitting, None)
+    return next((wish for pattern, wish in wishes.items() if fits(name, pattern)), None)
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Tells whether a column is meant by a name or a pattern such as `b*`."""
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def read_column(
@@ -247,15 +250,19 @@ def _as_numbers(
 
 
 def _as_levels(name: str, values: Any, *notes: Note) -> ReadColumn:
-    reading = Reading(name, "categorical")
-    return ReadColumn(reading, level_column(name, values), notes)
-
-
-def level_column(name: str, values: Any) -> pd.Categorical:
-    """Reads a raw column as texts: [N]; no distinct text is joined with another."""
     codes, texts = texts_of(name, values)
+    rows = np.bincount(codes + 1, minlength=len(texts) + 1).tolist()
+    counts = {"": rows[0]}
+    for text, count in zip(texts, rows[1:], strict=True):
+        counts[text] = counts.get(text, 0) + count
+    level_of = joined(counts)
+    levels = _categorical(codes, [level_of[text] for text in texts])
+    return ReadColumn(Reading(name, "categorical"), levels, notes)
+
+
+def _categorical(codes: np.ndarray, texts: Sequence[str | None]) -> pd.Categorical:
     places: dict[str, int] = {}
-    moved = [places.setdefault(text, len(places)) for text in texts]
+    moved = [-1 if text is None else places.setdefault(text, len(places)) for text in texts]
     codes = np.array([*moved, -1], dtype=np.int64)[codes]
     return pd.Categorical.from_codes(codes, pd.Index(list(places), dtype=object))
 
@@ -267,7 +274,8 @@ def read_as(reading: Reading, values: Any, line_of: LineOf = _row_number) -> Rea
         TableError: Its cells are no single values.
     """
     if reading.kind == "categorical":
-        return _as_levels(reading.name, values)
+        # What is a level is the fitted column's to say.
+        return ReadColumn(reading, _categorical(*texts_of(reading.name, values)))
     return _as_numbers(reading.name, values, reading.numbers, line_of)
 
 
@@ -292,9 +300,3 @@ def _loses_digits(values: Any) -> bool:
 def _merges(texts: Sequence[str]) -> bool:
     long = {tidy(text) for text in texts if len(text) > 15 and tidy(text).lstrip("+-").isdigit()}
     return len({float(text) for text in long}) < len(long)
-
-
-def is_gap_column(values: pd.Categorical) -> bool:
-    """Tells whether a column of levels has no value but gap words."""
-    present = np.unique(values.codes)
-    return all(is_gap(values.categories[code]) for code in present if code >= 0)

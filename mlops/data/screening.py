@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mlops.data.notes import Note
-from mlops.data.reading import ReadColumn, Wish, is_gap_column, wish_for
+from mlops.data.reading import ReadColumn, Wish, wish_for
 
 # In smaller tables all cells of an honest column may differ.
 FEWEST_ROWS = 50
@@ -25,9 +25,9 @@ def left_out(column: ReadColumn) -> Note | None:
     name, values = column.reading.name, column.values
     n_rows = len(values)
     if isinstance(values, pd.Categorical):
-        if is_gap_column(values):
-            return Note("empty_column", "no value in any row, left out", column=name)
         counts = np.bincount(values.codes[values.codes >= 0], minlength=len(values.categories))
+        if not counts.any():
+            return Note("empty_column", "no value in any row, left out", column=name)
         if (counts > 0).sum() == 1 and counts.max() == n_rows:
             return Note("constant_column", "the same in every row, left out", column=name)
         return _identifier(name, values, counts)

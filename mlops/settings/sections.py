@@ -95,6 +95,13 @@ class DataSettings(Section):
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
     )
+    columns: dict[str, Literal["numeric", "categorical", "date", "drop", "keep"]] = Field(
+        {},
+        description="what columns are, by name or pattern, where the table does not show it: "
+        "numeric, categorical or date, drop to leave them out, keep not to",
+    )
+    drop: list[str] = Field([], description="columns to leave out, by name or pattern: a,b*")
+    keep: list[str] = Field([], description="columns not to leave out, though they seem useless")
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -114,6 +121,13 @@ class DataSettings(Section):
                 "test_path must come with a training table, got no path; add --data.path FILE"
             )
         return self
+
+    @property
+    def wishes(self) -> dict[str, Literal["numeric", "categorical", "date", "drop", "keep"]]:
+        """What is said of columns, by name or pattern."""
+        wishes = dict(self.columns)
+        wishes |= dict.fromkeys(self.keep, "keep") | dict.fromkeys(self.drop, "drop")
+        return wishes
 
 
 class ResourceSettings(Section):

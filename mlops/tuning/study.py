@@ -209,10 +209,10 @@ def _load(data: DataSettings, seed: int) -> Parts:
     from mlops.data.synthetic import SyntheticSpec
     from mlops.data.table import load_parts
 
-    given = data.model_dump(exclude={"synthetic"})
+    given = data.model_dump(exclude={"synthetic", "columns", "drop", "keep"})
     if data.path is None and data.sklearn is None and data.openml is None:
         given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
-    return load_parts(**given, seed=seed)
+    return load_parts(**given, seed=seed, wishes=data.wishes)
 
 
 def _title(plan: Plan, parts: Parts) -> str:
