@@ -13,7 +13,16 @@ import pandas as pd
 from mlops.data.columns import some_of
 from mlops.data.labels import Label, Target, codes_in, read_target, target_problems, without_rare
 from mlops.data.notes import Note
-from mlops.data.reading import LineOf, ReadColumn, Reading, Wish, read_as, read_column, wish_for
+from mlops.data.reading import (
+    LineOf,
+    ReadColumn,
+    Reading,
+    Wish,
+    fits,
+    read_as,
+    read_column,
+    wish_for,
+)
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable, nearest
 from mlops.errors import TableError
@@ -122,7 +131,7 @@ def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> Chec
                 columns.append(read_as(reading, frame[reading.name].array, raw.line_of))
             except TableError as error:
                 problems += error.problems
-    codes, notes = _NOTHING, []
+    codes, notes = _NOTHING, list[Note]()
     if target in frame and len(frame):
         codes, notes, more = _test_codes(frame[target], training.labels, raw.line_of)
         problems += more
@@ -220,7 +229,7 @@ def _test_codes(
         codes, unseen = codes_in(name, column.array, labels)
     except TableError as error:
         return _NOTHING, [], list(error.problems)
-    problems, notes = [], []
+    problems, notes = list[str](), list[Note]()
     if unseen and labels:
         problems.append(
             f"target `{name}` must hold classes of the training table, {some_of(labels)}, got "

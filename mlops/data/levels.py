@@ -105,7 +105,7 @@ def joined(counts: Mapping[str, int]) -> dict[str, str | None]:
         keys[text] = tidied if truth is None else truth
         spellings = by_key.setdefault(keys[text], {})
         spellings[tidied] = spellings.get(tidied, 0) + rows
-    present = [key for key, found in by_key.items() if key in GAP_WORDS and sum(found.values())]
+    present = {keys[text] for text, rows in counts.items() if rows} & GAP_WORDS
     gaps = GAP_WORDS if len(present) < 2 else {""}
     return {
         text: None

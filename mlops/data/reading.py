@@ -215,6 +215,9 @@ def _kind_of_text(
 def _as_numbers(
     name: str, values: Any, form: NumberFormat, line_of: LineOf, found: Found | None = None
 ) -> ReadColumn:
+    plain = _plain(values)
+    if plain is not None and plain.dtype.kind in "iuf" and not np.isinf(plain).any():
+        return ReadColumn(Reading(name, "numeric", form), plain)
     notes = []
     numbers, odd = numbers_of(name, values, form, single=_is_single(values))
     known = numbers[~np.isnan(numbers)]
@@ -241,9 +244,6 @@ def _as_numbers(
                 example=str(cell),
             )
         )
-    is_typed = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iuf"
-    if is_typed and not len(odd):
-        return ReadColumn(Reading(name, "numeric", form), np.asarray(values), tuple(notes))
     if _is_single(values):
         numbers = numbers.astype(np.float32)
     return ReadColumn(Reading(name, "numeric", form), numbers, tuple(notes))
@@ -279,6 +279,13 @@ def read_as(reading: Reading, values: Any, line_of: LineOf = _row_number) -> Rea
     return _as_numbers(reading.name, values, reading.numbers, line_of)
 
 
+def _plain(values: Any) -> np.ndarray | None:
+    """Returns the numpy array that a column is, if it is one."""
+    if isinstance(values, np.ndarray):
+        return values
+    return values.to_numpy() if isinstance(values, pd.arrays.NumpyExtensionArray) else None
+
+
 def _is_single(values: Any) -> bool:
     return str(values.dtype) in ("float32", "float16", "Float32", "float[pyarrow]")
 
@@ -287,8 +294,13 @@ def _loses_digits(values: Any) -> bool:
     """Tells whether as floats some whole numbers would be taken for one another."""
     if is_float_dtype(values.dtype):
         return False
-    is_whole = isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu"
-    if is_whole and len(values) and max(int(values.max()), -int(values.min())) < EXACT_DOUBLE:
+    plain = _plain(values)
+    if (
+        plain is not None
+        and plain.dtype.kind in "iu"
+        and len(plain)
+        and (max(int(plain.max()), -int(plain.min())) < EXACT_DOUBLE)
+    ):
         return False
     distinct = pd.unique(pd.Series(values).dropna())
     try:

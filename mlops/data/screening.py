@@ -17,6 +17,7 @@ DISTINCT_SHARE = 0.9
 FREE_TEXT_LENGTH = 30
 # One column that tells so many rows' targets, by one level or interval a class.
 GIVES_AWAY = 0.999
+LOOKED_AT = 5_000
 KEEP = "keep it with --data.keep"
 
 
@@ -69,22 +70,12 @@ def giving_away(column: ReadColumn, codes: np.ndarray) -> Note | None:
     chosen = np.flatnonzero(codes >= 0)
     if len(chosen) < FEWEST_ROWS:
         return None
-    values = column.values
-    places = (
-        values.codes[chosen]
-        if isinstance(values, pd.Categorical)
-        else _intervals(np.asarray(values)[chosen], codes[chosen])
-    )
-    if places is None:
-        return None
-    n_classes = int(codes.max()) + 1
-    _, groups = np.unique(places, return_inverse=True)
-    n_groups = int(groups.max()) + 1
-    if n_groups > max(2 * n_classes, len(chosen) / 20):
-        return None
-    counts = np.bincount(groups * n_classes + codes[chosen], minlength=n_groups * n_classes)
-    right = int(counts.reshape(n_groups, n_classes).max(axis=1).sum())
-    if right < GIVES_AWAY * len(chosen) or _by_the_most_frequent(codes[chosen], len(chosen)):
+    if len(chosen) > LOOKED_AT:  # of a large table some rows tell that it is not so
+        some = chosen[:: len(chosen) // LOOKED_AT]
+        if _told_by(column, some, codes[some]) is None:
+            return None
+    right = _told_by(column, chosen, codes[chosen])
+    if right is None:
         return None
     return Note(
         "gives_away",
@@ -96,8 +87,23 @@ def giving_away(column: ReadColumn, codes: np.ndarray) -> Note | None:
     )
 
 
-def _by_the_most_frequent(codes: np.ndarray, n_rows: int) -> bool:
-    return bool(np.bincount(codes).max() >= GIVES_AWAY * n_rows)
+def _told_by(column: ReadColumn, rows: np.ndarray, codes: np.ndarray) -> int | None:
+    """Counts the rows whose target a column tells; None where these are not nearly all."""
+    values = column.values
+    is_levels = isinstance(values, pd.Categorical)
+    places = values.codes[rows] if is_levels else _intervals(np.asarray(values)[rows], codes)
+    if places is None:
+        return None
+    n_classes = int(codes.max()) + 1
+    _, groups = np.unique(places, return_inverse=True)
+    n_groups = int(groups.max()) + 1
+    if n_groups > max(2 * n_classes, len(rows) / 20):
+        return None
+    counts = np.bincount(groups * n_classes + codes, minlength=n_groups * n_classes)
+    right = int(counts.reshape(n_groups, n_classes).max(axis=1).sum())
+    if right < GIVES_AWAY * len(rows) or np.bincount(codes).max() >= GIVES_AWAY * len(rows):
+        return None
+    return right
 
 
 def _intervals(numbers: np.ndarray, codes: np.ndarray) -> np.ndarray | None:

@@ -56,7 +56,7 @@ def spelled(cell: Any) -> str:
     if isinstance(cell, (float, np.floating)):
         # A short float is spelled as itself: float32's 0.1 is 0.1, not 0.10000000149.
         most = EXACT_SINGLE if isinstance(cell, (np.float32, np.float16)) else EXACT_DOUBLE
-        whole = abs(cell) < most and float(cell).is_integer()
+        whole = abs(float(cell)) < most and float(cell).is_integer()
         return str(int(cell)) if whole else str(cell)
     if isinstance(cell, (int, np.integer)):
         return _digits(int(cell))

@@ -21,6 +21,7 @@ from pydantic import (
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 
 Auto = Literal["auto"]
+ColumnWish = Literal["numeric", "categorical", "date", "drop", "keep"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -95,7 +96,7 @@ class DataSettings(Section):
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
     )
-    columns: dict[str, Literal["numeric", "categorical", "date", "drop", "keep"]] = Field(
+    columns: dict[str, ColumnWish] = Field(
         {},
         description="what columns are, by name or pattern, where the table does not show it: "
         "numeric, categorical or date, drop to leave them out, keep not to",
@@ -123,11 +124,11 @@ class DataSettings(Section):
         return self
 
     @property
-    def wishes(self) -> dict[str, Literal["numeric", "categorical", "date", "drop", "keep"]]:
+    def wishes(self) -> dict[str, ColumnWish]:
         """What is said of columns, by name or pattern."""
-        wishes = dict(self.columns)
-        wishes |= dict.fromkeys(self.keep, "keep") | dict.fromkeys(self.drop, "drop")
-        return wishes
+        kept: dict[str, ColumnWish] = dict.fromkeys(self.keep, "keep")
+        dropped: dict[str, ColumnWish] = dict.fromkeys(self.drop, "drop")
+        return {**self.columns, **kept, **dropped}
 
 
 class ResourceSettings(Section):
