@@ -262,6 +262,14 @@ def number_of(cell: Any, form: NumberFormat, binary: bool) -> float | None:
     return number if np.isfinite(number) else None
 
 
+def no_numbers(name: str, cells: Any) -> str:
+    """Phrases the error of cells in a column of numbers that are none."""
+    return (
+        f"column `{name}` must hold finite numbers, got {some_of(list(cells))}; correct the "
+        "cell(s) or leave them empty"
+    )
+
+
 def all_missing(name: str) -> str:
     """Phrases the error of a column without a value."""
     return f"column `{name}` must have a value in some training row, got none; drop the column"

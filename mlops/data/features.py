@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops.data.columns import some_of
+from mlops.data.columns import no_numbers, some_of
 from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, Column, NumericColumn, Standardizer
 from mlops.data.levels import GAP, UNKNOWN
 from mlops.data.notes import Tally
@@ -92,7 +92,8 @@ class FeatureEncoder:
     ) -> np.ndarray:
         """Encodes rows of a table; columns the encoder does not know are ignored.
 
-        A cell that is no number where one is needed is a gap.
+        Nothing is made of a row in silence: a cell that is no number where one is needed is
+        refused, or, where there is a tally, a gap that is counted.
 
         Args:
             frame: Raw or read columns, in any order.
@@ -104,7 +105,8 @@ class FeatureEncoder:
             The codes, C-contiguous: [N, width] float32.
 
         Raises:
-            TableError: A column is absent, or holds lists or other containers.
+            TableError: A column is absent, or holds lists or other containers; without a tally
+                also, a cell that must be a finite number is none.
         """
         cells = _arrays(frame)
         self._check_names(cells.keys())
@@ -188,6 +190,8 @@ class FeatureEncoder:
             else:
                 if tally is not None:
                     tally.add("odd_cell", column.name, len(odd))
+                elif len(odd):
+                    problems.append(no_numbers(column.name, cells[column.name].take(odd)))
         for category in self._categorical:
             first = self._names[category.name]
             try:

@@ -83,7 +83,7 @@ def _numbers(
         with suppress(OverflowError):
             numbers = np.array(flat, dtype=np.float64)
             if np.isfinite(numbers).all() or _only_gaps(numbers, flat, manner):
-                return columns.rounded(np.ascontiguousarray(numbers.reshape(-1, n_rows).T))
+                return columns.rounded(np.ascontiguousarray(numbers.reshape(len(cells), n_rows).T))
     numbers = np.full((n_rows, len(cells)), np.nan)
     for place, (column, of_column) in enumerate(zip(columns.numbers, cells, strict=True)):
         for row, cell in enumerate(of_column):

@@ -13,8 +13,8 @@ from endpoint_harness import make_card, make_predictor, mixed_table, numeric_tab
 from mlops.errors import TrackingError
 from mlops.hyperparameters import ACTIVATIONS
 from mlops.serving import network
-from mlops.serving.cells import read_cells
 from mlops.serving.predictor import ServedModel
+from mlops.serving.reading import read_cells
 from mlops.tracking import pyfunc
 from mlops.tracking.registry import RegisteredModel
 
@@ -80,8 +80,12 @@ def test_cells_are_coded_as_the_encoder_codes_a_table() -> None:
     ]
     model = served(make_predictor(frame), frame)
     cells = read_cells(model.columns, model.columns.transposed(rows))
+    names = list(rows[0])
+    frame = pd.DataFrame(
+        {name: pd.Series([row[name] for row in rows], dtype=object) for name in names}
+    )
     np.testing.assert_array_equal(
-        model.encoder.encode(cells.numbers, cells.texts), model.encoder.transform_records(rows)
+        model.encoder.encode(cells.numbers, cells.texts), model.encoder.transform(frame)
     )
 
 
