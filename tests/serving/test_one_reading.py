@@ -30,6 +30,7 @@ from mlops.data.blocks import open_table
 from mlops.data.features import FeatureEncoder
 from mlops.data.notes import Tally
 from mlops.data.sources import read_file
+from mlops.data.spelling import spelled
 from mlops.serving.arrow import read_arrow
 from mlops.serving.cells import Cells, RowLimits
 from mlops.serving.inference_protocol import _InferRequest, _read
@@ -129,7 +130,7 @@ WANTED = {
 def tables(draw: st.DrawFn) -> tuple[list[str], list[list[Cell]]]:
     """Draws the kinds of a table's columns, and its rows of cells: [columns][rows]."""
     any_kind = st.sampled_from(sorted(WANTED)) | st.sampled_from([*KINDS, "float32", "money"])
-    kinds = draw(st.lists(any_kind, min_size=1, max_size=4))
+    kinds = draw(st.lists(any_kind, min_size=2, max_size=4))
     pools = [{**KINDS, "float32": FLOAT32, "money": MONEY}[kind] for kind in kinds]
     n_rows = draw(st.integers(6, 10))
     columns = []
@@ -190,7 +191,7 @@ def arrow_table(columns: dict[str, list[Any]]) -> pa.Table:
         if types <= {int, float} and len(types) > 1:
             cells = [None if cell is None else float(cell) for cell in cells]
         elif len(types) > 1:
-            cells = [cell if cell is None else str(cell) for cell in cells]
+            cells = [cell if cell is None else spelled(cell) for cell in cells]
         arrays[name] = pa.array(cells)
     return pa.table(arrays)
 
