@@ -23,69 +23,14 @@ _AMOUNT = re.compile(
     r"(\s*)([^\s0-9,;:/()]{0,12})"
 )
 # A unit that follows a number without a blank; letters of codes such as `1A` do too.
-_UNITS = frozenset(
-    [
-        "%",
-        "‰",
-        "°",
-        "°C",
-        "°F",
-        "kg",
-        "g",
-        "mg",
-        "µg",
-        "lb",
-        "lbs",
-        "oz",
-        "t",
-        "km",
-        "m",
-        "cm",
-        "mm",
-        "nm",
-        "mi",
-        "ft",
-        "in",
-        "yd",
-        "l",
-        "L",
-        "ml",
-        "mL",
-        "cl",
-        "s",
-        "ms",
-        "min",
-        "h",
-        "d",
-        "kWh",
-        "Wh",
-        "W",
-        "kW",
-        "MW",
-        "V",
-        "mV",
-        "A",
-        "mA",
-        "Hz",
-        "kHz",
-        "MHz",
-        "GHz",
-        "K",
-        "MB",
-        "GB",
-        "TB",
-        "KB",
-        "kB",
-        "bar",
-        "Pa",
-        "hPa",
-        "kPa",
-        "ppm",
-        "mmHg",
-        "mmol",
-        "bpm",
-    ]
-)
+# fmt: off
+_UNITS = frozenset({
+    "%", "‰", "°", "°C", "°F", "kg", "g", "mg", "µg", "lb", "lbs", "oz", "km", "m", "cm", "mm", "nm",
+    "mi", "ft", "in", "yd", "l", "ml", "mL", "cl", "s", "ms", "min", "kWh", "Wh", "kW", "MW", "mV",
+    "mA", "Hz", "kHz", "MHz", "GHz", "MB", "GB", "TB", "kB", "bar", "Pa", "hPa", "kPa", "ppm",
+    "mmHg", "mmol", "bpm",
+})
+# fmt: on
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,3 +120,16 @@ def test_a_card_of_other_columns_is_found_out() -> None:
     )
     with pytest.raises(TrackingError, match="must describe the columns"):
         ServedModel.of(registered)
+
+
+def test_a_model_of_release_0_1_answers_as_it_did() -> None:
+    """Its folder was written by that release: preprocessing of format 1."""
+    predictor, card = pyfunc.read(Path(__file__).parent / "model_of_0_1")
+    model = ServedModel.of(RegisteredModel("mlp", 1, "run", predictor, card))
+    model.check_sample()
+    rows = pd.DataFrame(card["sample"]["rows"])
+    np.testing.assert_allclose(
+        predictor.probabilities(rows), card["sample"]["probabilities"], rtol=0, atol=1e-5
+    )
+    assert model.columns.numeric == ("age", "income")
+    assert model.columns.categorical == ("city", "member", "code", "gear")
