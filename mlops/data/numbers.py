@@ -25,9 +25,9 @@ _AMOUNT = re.compile(
 # A unit that follows a number without a blank; letters of codes such as `1A` do too.
 # fmt: off
 _UNITS = frozenset({
-    "%", "‰", "°", "°C", "°F", "kg", "g", "mg", "µg", "lb", "lbs", "oz", "km", "m", "cm", "mm", "nm",
-    "mi", "ft", "in", "yd", "l", "ml", "mL", "cl", "s", "ms", "min", "kWh", "Wh", "kW", "MW", "mV",
-    "mA", "Hz", "kHz", "MHz", "GHz", "MB", "GB", "TB", "kB", "bar", "Pa", "hPa", "kPa", "ppm",
+    "%", "‰", "°", "°C", "°F", "kg", "g", "mg", "µg", "lb", "lbs", "oz", "km", "m", "cm", "mm",
+    "nm", "mi", "ft", "in", "yd", "l", "ml", "mL", "cl", "s", "ms", "min", "kWh", "Wh", "kW", "MW",
+    "mV", "mA", "Hz", "kHz", "MHz", "GHz", "MB", "GB", "TB", "kB", "bar", "Pa", "hPa", "kPa", "ppm",
     "mmHg", "mmol", "bpm",
 })
 # fmt: on

@@ -12,6 +12,7 @@ from mlops.serving.schemas import (
     MLFLOW_ERROR,
     MODEL,
     NAMED,
+    NOTES,
     SCHEME,
     Schema,
 )
@@ -133,7 +134,11 @@ def _predict(model: ServedModel | None) -> Schema:
     answered = {
         "type": "object",
         "required": ["predictions", "model"],
-        "properties": {"predictions": {"type": "array", "items": prediction}, "model": MODEL},
+        "properties": {
+            "predictions": {"type": "array", "items": prediction},
+            "model": MODEL,
+            "notes": NOTES,
+        },
     }
     answer = {
         JSON: {"schema": answered},

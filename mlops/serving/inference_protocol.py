@@ -74,7 +74,7 @@ def infer(model: ServedModel, request: Request) -> Answer:
     if asked.id is not None:
         content["id"] = asked.id.encode("utf-8", "backslashreplace").decode("utf-8")
     content["outputs"] = _outputs(model, probabilities, names, request.max_answer_bytes)
-    return answered(model, msgspec.json.encode(content), rows=len(probabilities))
+    return answered(model, msgspec.json.encode(content), rows=len(probabilities), tally=cells.tally)
 
 
 def refuse_infer(error: RequestError, model: ServedModel | None) -> Answer:

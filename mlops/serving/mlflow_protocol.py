@@ -63,7 +63,12 @@ def invocations(model: ServedModel, request: Request) -> Answer:
         ]
 
     rows = in_parts(probabilities, len(names), written, request.max_answer_bytes)
-    return answered(model, msgspec.json.encode({"predictions": rows}), rows=len(probabilities))
+    return answered(
+        model,
+        msgspec.json.encode({"predictions": rows}),
+        rows=len(probabilities),
+        tally=cells.tally,
+    )
 
 
 def refuse_invocations(error: RequestError, model: ServedModel | None) -> Answer:

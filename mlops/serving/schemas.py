@@ -39,6 +39,19 @@ ERROR: Schema = {
         "model": MODEL,
     },
 }
+NOTES: Schema = {
+    "type": "array",
+    "description": "What was odd about the rows; absent where nothing was.",
+    "items": {
+        "type": "object",
+        "required": ["code", "column", "cells"],
+        "properties": {
+            "code": {"enum": ["unknown_level", "new_gap", "odd_cell", "far_outside"]},
+            "column": {"type": "string"},
+            "cells": {"type": "integer", "description": "how many"},
+        },
+    },
+}
 MLFLOW_ERROR: Schema = {
     "type": "object",
     "required": ["error_code", "message"],

@@ -185,6 +185,34 @@ def test_csv(sent: Any, status: int, code: str, details: list[Any], mixed: Serve
         assert [(d["row"], d["field"]) for d in error["details"]] == details
 
 
+@pytest.mark.parametrize(
+    ("kind", "sent", "notes"),
+    [
+        ("application/json", {"rows": [GOOD]}, None),
+        (
+            "application/json",
+            {"rows": [GOOD, {**GOOD, "city": "Rome"}]},
+            [("unknown_level", "city", 1)],
+        ),
+        ("application/json", {"rows": [{**GOOD, "age": None}]}, None),
+        ("application/json", {"rows": [{**GOOD, "member": None}] * 3}, [("new_gap", "member", 3)]),
+        ("application/json", {"rows": [{**GOOD, "age": -1e9}]}, [("far_outside", "age", 1)]),
+        ("text/csv", "age,city,income,member\nthirty,Aix,1,true\n", [("odd_cell", "age", 1)]),
+        ("text/csv", "age,city,income,member\n30,Aix,1,TRUE\n", None),
+    ],
+)
+def test_what_is_odd_about_rows_is_noted(
+    kind: str, sent: Any, notes: list[Any] | None, mixed: Served
+) -> None:
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 200, answer.text
+    found = answer.json().get("notes")
+    assert (found and [(n["code"], n["column"], n["cells"]) for n in found]) == notes
+    metrics = mixed.endpoint.ask("/metrics", method="GET").text
+    for code, column, _ in notes or []:
+        assert f'mlops_odd_cells_total{{column="{column}",kind="{code}"}}' in metrics
+
+
 TABLE = pa.table(
     {
         "age": pa.array([1, None], pa.int8()),
