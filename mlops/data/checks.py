@@ -25,6 +25,7 @@ from mlops.data.reading import (
 )
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable, nearest
+from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 
 
@@ -114,7 +115,8 @@ def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> Chec
 
     Columns the training table lacks are left out.
     """
-    frame = raw.frame
+    wanted = [target, *(reading.name for reading in training.readings)]
+    frame = raw.frame.rename(columns=meant_names(map(str, raw.frame), wanted))
     problems = [] if target in frame else [_no_target(target, list(frame))]
     absent = [reading.name for reading in training.readings if reading.name not in frame]
     if absent:

@@ -22,6 +22,7 @@ from mlops.data.levels import GAP, UNKNOWN
 from mlops.data.notes import Tally
 from mlops.data.numbers import NumberFormat
 from mlops.data.reading import Reading, read_frame
+from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 
 FORMAT = 2
@@ -109,6 +110,9 @@ class FeatureEncoder:
                 also, a cell that must be a finite number is none.
         """
         cells = _arrays(frame)
+        if not self._names.keys() <= cells.keys():
+            meant = meant_names(cells, self._names)
+            cells = {meant.get(name, name): values for name, values in cells.items()}
         self._check_names(cells.keys())
         n_rows = len(frame) if rows is None else len(rows)
         out = np.zeros((n_rows, self.width), dtype=np.float32)

@@ -56,7 +56,7 @@ def read_target(
     Raises:
         TableError: It holds lists or other things that are no labels.
     """
-    kind = type_of(name, values)
+    kind = _type_of(name, values)
     if kind in ("time", "duration"):
         raise TableError(
             f"target `{name}` must hold classes, got {kind}s; choose another target, or turn it "
@@ -117,6 +117,16 @@ def read_target(
     return Target(found, labels, tuple(notes))
 
 
+def _type_of(name: str, values: Any) -> str:
+    try:
+        return type_of(name, values)
+    except TableError as error:
+        raise TableError(
+            f"target `{name}` must hold one label in a cell, got lists, bytes or the like; choose "
+            "another target, or turn it into text or numbers"
+        ) from error
+
+
 def _classes(texts: list[str], rows: np.ndarray, n_rows: int) -> set[str]:
     """Tells which texts are classes: all but gap words, and one that is as frequent as a class."""
     classes = {text for text in texts if text not in GAP_WORDS}
@@ -158,7 +168,7 @@ def codes_in(name: str, values: Any, labels: list[Label]) -> tuple[np.ndarray, l
     Raises:
         TableError: It holds lists or other things that are no labels.
     """
-    type_of(name, values)
+    _type_of(name, values)
     table = Levels([str(label) for label in labels])
     codes, texts = texts_of(name, values)
     places = [table.place(text) for text in texts]

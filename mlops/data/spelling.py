@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -85,6 +86,30 @@ def number_in(text: str) -> Decimal | None:
 def truth_in(text: str) -> bool | None:
     """Returns the truth value that a tidy text spells, in letters of any case; None for none."""
     return _TRUTHS.get(text.casefold()) if len(text) <= 5 else None
+
+
+def meant_names(given: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Finds the columns that are meant by names with blanks around them.
+
+    Args:
+        given: The names of a table's or a request's columns.
+        known: The names that are looked for, which may have blanks around them too.
+
+    Returns:
+        The known name by the given one, where these differ and no other name could be meant.
+    """
+    given, known = set(given), set(known)
+    absent: dict[str, list[str]] = {}
+    for name in known - given:
+        absent.setdefault(tidy(name), []).append(name)
+    others: dict[str, list[str]] = {}
+    for name in given - known:
+        others.setdefault(tidy(name), []).append(name)
+    return {
+        others[key][0]: names[0]
+        for key, names in absent.items()
+        if len(names) == 1 and len(others.get(key, ())) == 1
+    }
 
 
 def is_code(text: str) -> bool:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from mlops.data.arrow import is_plain, pandas_column
 from mlops.data.columns import texts_of
 from mlops.data.notes import Tally
+from mlops.data.spelling import meant_names
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     MOST_DETAILS,
@@ -80,7 +81,9 @@ def write_arrow(model: ServedModel, labels: list[Any], probabilities: np.ndarray
 def _read_table(body: bytes, columns: Columns, limits: RowLimits) -> pa.Table:
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
-            _check_schema(stream.schema, columns)
+            meant = meant_names(stream.schema.names, columns.known)
+            names = [meant.get(name, name) for name in stream.schema.names]
+            _check_schema(pa.schema(list(map(pa.field, names, stream.schema.types))), columns)
             _check_messages(body)
             batches = []
             n_rows = 0
@@ -91,7 +94,7 @@ def _read_table(body: bytes, columns: Columns, limits: RowLimits) -> pa.Table:
                 batch.validate(full=True)
                 batches.append(batch)
             check_count(n_rows, limits)
-            return pa.Table.from_batches(batches, stream.schema)
+            return pa.Table.from_batches(batches, stream.schema).rename_columns(names)
     except (pa.ArrowException, OSError, MemoryError, EOFError, UnicodeDecodeError) as error:
         raise RequestError(
             400,

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from mlops.data.spelling import meant_names
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
@@ -153,7 +154,21 @@ def _read_rows(rows: list[Any], columns: Columns, limits: RowLimits) -> Cells:
         cells = columns.transposed(rows)
         if all(len(row) == width for row in rows):
             return read_cells(columns, cells)
+    meant = _with_meant_names(rows, columns)
+    if meant is not None:
+        return _read_rows(meant, columns, limits)
     raise _refusal_of(rows, columns)
+
+
+def _with_meant_names(rows: list[Any], columns: Columns) -> list[Any] | None:
+    """Takes the blanks around the names of columns away; None where there are none to take."""
+    is_changed = False
+    changed = []
+    for row in rows:
+        meant = meant_names(row, columns.known) if isinstance(row, dict) else {}
+        is_changed |= bool(meant)
+        changed.append({meant.get(key, key): cell for key, cell in row.items()} if meant else row)
+    return changed if is_changed else None
 
 
 def _refusal_of(rows: list[Any], columns: Columns) -> RequestError:
@@ -176,6 +191,8 @@ def _refusal_of(rows: list[Any], columns: Columns) -> RequestError:
 
 def _read_columns(given: dict[str, Any], columns: Columns, limits: RowLimits) -> Cells:
     problems = Problems()
+    meant = meant_names(given, columns.known)
+    given = {meant.get(name, name): column for name, column in given.items()}
     check_names(list(given), columns, problems)
     for name, column in given.items():
         if name in columns.known and not isinstance(column, list):
@@ -238,6 +255,8 @@ def read_csv(
             f"a body must be CSV in UTF-8, got none ({plain(str(error))}); mend it, or send JSON",
         ) from error
     names, rows = (lines[0], lines[1:]) if lines else ([], [])
+    meant = meant_names(names, columns.known)
+    names = [meant.get(name, name) for name in names]
     problems = Problems()
     twice = {name for name, times in Counter(names).items() if times > 1}
     for name in sorted(twice & columns.known):

@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 
 from mlops.data.levels import GAP, UNKNOWN, Levels, joined
+from mlops.data.spelling import meant_names
 
 NFD = unicodedata.normalize("NFD", "Nîmes")
 
@@ -77,3 +78,21 @@ def test_spellings_of_one_level_are_joined(
     counts: dict[str, int], expected: dict[str, str | None]
 ) -> None:
     assert joined(counts) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "meant"),
+    [
+        ([" BMI ", "z"], ["BMI", "z"], {" BMI ": "BMI"}),
+        (["BMI", "z"], [" BMI ", "z"], {"BMI": " BMI "}),
+        (["BMI"], ["BMI"], {}),
+        (["BMI", " BMI"], ["BMI"], {}),
+        ([" BMI", "BMI "], ["BMI"], {}),  # either could be meant
+        ([" BMI"], ["BMI", "BMI "], {}),
+        (["bmi"], ["BMI"], {}),
+    ],
+)
+def test_blanks_around_a_name_do_not_matter_where_one_is_meant(
+    given: list[str], known: list[str], meant: dict[str, str]
+) -> None:
+    assert meant_names(given, known) == meant

@@ -185,6 +185,26 @@ def test_csv(sent: Any, status: int, code: str, details: list[Any], mixed: Serve
         assert [(d["row"], d["field"]) for d in error["details"]] == details
 
 
+PADDED = {f" {name} " if name == "city" else name: cell for name, cell in GOOD.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("application/json", {"rows": [PADDED, GOOD]}),
+        ("application/json", {"columns": {name: [cell] * 2 for name, cell in PADDED.items()}}),
+        ("text/csv", "age,city ,income,member\n30,Aix,1000.5,True\n30,Aix,1000.5,True\n"),
+        (ARROW, to_arrow(pa.table({name: [cell] * 2 for name, cell in PADDED.items()}))),
+    ],
+)
+def test_blanks_around_names_do_not_matter(kind: str, sent: Any, mixed: Served) -> None:
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 200, answer.text
+    if kind != ARROW:
+        wanted = mixed.endpoint.ask("/predict", {"rows": [GOOD, GOOD]}).json()["predictions"]
+        assert answer.json()["predictions"] == wanted
+
+
 @pytest.mark.parametrize(
     ("kind", "sent", "notes"),
     [
