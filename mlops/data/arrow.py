@@ -31,7 +31,7 @@ def pandas_column(column: pa.ChunkedArray) -> pd.Series:
         if pa.types.is_string_view(column.type.value_type):
             column = column.cast(pa.dictionary(column.type.index_type, pa.large_string()))
         return column.combine_chunks().to_pandas() if column.num_chunks else column.to_pandas()
-    if pa.types.is_string_view(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())
     mapper = _WITH_GAPS.get if column.null_count else None
     return column.to_pandas(types_mapper=mapper)

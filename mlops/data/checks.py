@@ -12,6 +12,7 @@ import pandas as pd
 
 from mlops.data.columns import some_of
 from mlops.data.labels import Label, Target, codes_in, read_target, target_problems, without_rare
+from mlops.data.names import nearest
 from mlops.data.notes import Note
 from mlops.data.reading import (
     LineOf,
@@ -24,7 +25,7 @@ from mlops.data.reading import (
     wish_for,
 )
 from mlops.data.screening import screen
-from mlops.data.sources import RawTable, nearest
+from mlops.data.sources import RawTable
 from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 
@@ -62,7 +63,7 @@ def check_table(
     """Checks a table to learn from, and reads it.
 
     Args:
-        raw: The table as read; its columns are let go one by one, to save memory.
+        raw: The table as read; its frame is empty afterwards.
         target: The column to predict.
         fewest_rows: Rows a class needs to appear in every part.
         wishes: What the user says of columns, by name or pattern.
@@ -88,8 +89,13 @@ def check_table(
         for pattern in unfit
     ]
     dropped = [name for name in names if wish_for(name, wishes) == "drop"]
-    columns, unread = _read_columns(raw, target, set(dropped), wishes)
-    found, unusable = _read_target(raw, target, fewest_rows)
+    arrays = {str(name): column.array for name, column in frame.items()}
+    # Text takes more room than what is read of it, so a column is let go once it is read.
+    frame.drop(columns=list(frame), inplace=True)
+    found, unusable = _read_target(raw, target, arrays.pop(target), fewest_rows)
+    for name in dropped:
+        del arrays[name]
+    columns, unread = _read_columns(raw, arrays, wishes)
     problems += [*unread, *unusable]
     if problems:
         return CheckedTable(pd.DataFrame(index=range(n_rows)), found.codes, found.labels, problems)
@@ -153,16 +159,15 @@ def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> Chec
 
 
 def _read_columns(
-    raw: RawTable, target: str, dropped: set[str], wishes: Mapping[str, Wish]
+    raw: RawTable, arrays: dict[str, Any], wishes: Mapping[str, Wish]
 ) -> tuple[list[ReadColumn], list[str]]:
+    """Reads columns, which are taken out of `arrays` one by one."""
     columns, problems = [], []
-    for name in map(str, raw.frame):
-        if name == target or name in dropped:
-            continue
+    for name in list(arrays):
+        wish = wish_for(name, wishes)
+        wish = None if wish == "keep" else wish
+        values = arrays.pop(name)
         try:
-            wish = wish_for(name, wishes)
-            wish = None if wish == "keep" else wish
-            values = raw.frame[name].array
             columns.append(
                 read_column(name, values, wish, decimal=raw.decimal, line_of=raw.line_of)
             )
@@ -171,12 +176,14 @@ def _read_columns(
     return columns, problems
 
 
-def _read_target(raw: RawTable, target: str, fewest_rows: int) -> tuple[Target, list[str]]:
+def _read_target(
+    raw: RawTable, target: str, values: Any, fewest_rows: int
+) -> tuple[Target, list[str]]:
     try:
-        found = read_target(target, raw.frame[target].array, raw.line_of)
+        found = read_target(target, values, raw.line_of)
     except TableError as error:
         return Target(_NOTHING, []), list(error.problems)
-    problems = target_problems(target, found, len(raw.frame))
+    problems = target_problems(target, found, len(values))
     if not problems:
         found = without_rare(target, found, fewest_rows)
         counts = np.bincount(found.codes[found.codes >= 0], minlength=len(found.labels))

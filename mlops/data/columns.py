@@ -202,8 +202,8 @@ def plain_numbers(values: Any, *, with_codes: bool) -> np.ndarray | None:
     numbers = cast_plain(texts)
     if numbers is None or np.isnan(numbers).all() or np.nanmax(np.abs(numbers)) >= EXACT_DOUBLE:
         return None
-    if not with_codes:
-        # Few of a column start so, and a pattern takes long.
+    if not with_codes and not np.any(numbers != np.floor(numbers), where=~np.isnan(numbers)):
+        # Fractions are no codes. Few numbers start so, and a pattern takes long.
         zeros = pc.filter(texts, pc.starts_with(texts, "0"))
         if pc.any(pc.match_substring_regex(zeros, "^0[0-9]")).as_py():
             return None
