@@ -11,6 +11,7 @@ import pandas as pd
 from mlops.data.checks import CheckedTable, check_table, check_test_table, digest_of, empty_columns
 from mlops.data.columns import some_of
 from mlops.data.labels import Label
+from mlops.data.notes import Note
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import stratified_split
 from mlops.data.synthetic import SyntheticSpec
@@ -56,6 +57,8 @@ class Parts:
         name: Short name of the table, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590" or "synthetic:...".
         digest: 16 hex digits, equal for equal content and independent of the split.
+        columns: The names of all columns of the table, the target and those that are left out too.
+        notes: What was noticed about the table, and what was decided.
     """
 
     train: Part
@@ -66,6 +69,8 @@ class Parts:
     name: str
     source: str
     digest: str
+    columns: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 def load_parts(
@@ -127,6 +132,7 @@ def load_parts(
         name=raw.name,
         source=raw.source,
         digest=digest_of(*tables),
+        columns=tuple(map(str, raw.frame)),
     )
 
 

@@ -168,6 +168,7 @@ def _name(model: RegisteredModel) -> dict[str, Any]:
 
 def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
     from mlops.data.blocks import open_table, writing
+    from mlops.data.columns import some_of
     from mlops.serving.progress import RowProgress
     from mlops.serving.scoring import Scorer, beside, count_labels, output_schema
 
@@ -180,6 +181,15 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     scorer.check(table.schema.names)
     kept = table.schema if job.keep_columns else None
     schema = output_schema(kept, scorer.schema, _name(model))
+    names = schema.names[-len(scorer.schema) :]
+    renamed = {old: new for old, new in zip(scorer.schema.names, names, strict=True) if old != new}
+    if renamed:
+        print(
+            "the table has columns of the names of predictions; the predictions are in "
+            f"{some_of(list(renamed.values()))}",
+            file=sys.stderr,
+            flush=True,
+        )
     labels: Counter[str] = Counter()
     written = writing(job.output, schema, overwrite=job.overwrite)
     with written as write, RowProgress(table.n_rows) as progress:
@@ -191,6 +201,7 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     return {
         "rows": n_rows,
         "labels": dict(sorted(labels.items())),
+        "renamed": renamed,
         "scoring_seconds": round(seconds, 2),
         "rows_per_second": round(n_rows / seconds),
     }

@@ -17,14 +17,15 @@ Two ways of reading, `strict` and as MLflow's server reads:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlops.data.columns import MISSING_TEXTS, level_text
+from mlops.data.columns import MISSING_TEXTS, level_text, some_of
+from mlops.data.notes import Note
 from mlops.errors import Detail, RequestError
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ class Cells(NamedTuple):
     Attributes:
         numbers: The numeric columns: [N, k] float64, NaN for a gap.
         texts: The N cells of each categorical column; None for a gap.
+        notes: What is to be said of them in the answer.
     """
 
     numbers: np.ndarray
     texts: list[Sequence[str | None]]
+    notes: tuple[Note, ...] = ()
 
 
 class RowLimits(NamedTuple):
@@ -130,9 +133,14 @@ def shown(value: Any) -> str:
 
 
 def check_names(
-    names: Sequence[str], columns: Columns, problems: Problems, *, row: int | None = None
+    names: Sequence[str],
+    columns: Columns,
+    problems: Problems,
+    *,
+    besides: Collection[str] = (),
+    row: int | None = None,
 ) -> None:
-    """Notes columns that are missing, and others that the model does not have."""
+    """Notes columns that are missing, and those that neither the model has nor `besides`."""
     given = set(names)
     for name in columns.names:
         if name not in given and not problems.full:
@@ -146,7 +154,7 @@ def check_names(
     for name in names:
         if problems.full:
             return
-        if name not in columns.known:
+        if name not in columns.known and name not in besides:
             problems.add(
                 "extra_column",
                 f"a row must have the columns of the model only, got `{plain(name)}`; leave it out "
@@ -154,6 +162,15 @@ def check_names(
                 row=row,
                 field=name,
             )
+
+
+def notes_on_names(names: Collection[str], columns: Columns) -> tuple[Note, ...]:
+    """Says which columns of a request, all different, were in training but are not used."""
+    if len(names) == len(columns.names):
+        return ()
+    unused = [plain(name) for name in names if name in columns.ignored]
+    text = f"ignored, for the model does not use them: {some_of(unused)}"
+    return (Note("unused_columns", text, cells=len(unused)),) if unused else ()
 
 
 def check_count(n_rows: int, limits: RowLimits) -> None:

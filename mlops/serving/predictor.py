@@ -16,7 +16,7 @@ from mlops.serving.cells import Cells, read_cells
 from mlops.serving.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -38,6 +38,7 @@ class Columns:
 
     Args:
         encoder: The model's preprocessing.
+        others: Names of columns that a row may have besides, to no effect.
 
     Attributes:
         names: All columns, in the order of the training table.
@@ -45,15 +46,17 @@ class Columns:
         categorical: Those that hold categories.
         ordered: First the numeric ones, then the others: the order of cells in `Cells`.
         known: The set of names.
+        ignored: Those of `others` that are no columns of the model.
         levels: The categories of each categorical column that training saw.
     """
 
-    def __init__(self, encoder: FeatureEncoder) -> None:
+    def __init__(self, encoder: FeatureEncoder, others: Iterable[str] = ()) -> None:
         self.names = tuple(column.name for column in encoder.columns)
         self.numeric = tuple(c.name for c in encoder.columns if c.kind == "numeric")
         self.categorical = tuple(c.name for c in encoder.columns if c.kind == "categorical")
         self.ordered = self.numeric + self.categorical
         self.known = frozenset(self.names)
+        self.ignored = frozenset(others) - self.known
         self.levels = {
             column.name: frozenset(column.levels)
             for column in encoder.columns
@@ -88,6 +91,7 @@ class ServedModel:
         network: The layers.
         card: What is recorded of the model; see `mlops.tracking.registry.RegisteredModel`.
         n_weights: Weights of the network.
+        training_columns: All columns of the table it was trained on, as far as that is on record.
     """
 
     name: str
@@ -99,6 +103,7 @@ class ServedModel:
     network: Network
     card: dict[str, Any]
     n_weights: int
+    training_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, registered: RegisteredModel) -> ServedModel:
@@ -119,6 +124,7 @@ class ServedModel:
             Network(state, predictor.hyperparameters.activation),
             registered.card,
             sum(array.size for array in state.values()),
+            predictor.training_columns,
         )
         described = registered.card.get("columns", {})
         if set(described) != model.columns.known:
@@ -131,7 +137,7 @@ class ServedModel:
     @cached_property
     def columns(self) -> Columns:
         """The names of the columns."""
-        return Columns(self.encoder)
+        return Columns(self.encoder, (self.target, *self.training_columns))
 
     @cached_property
     def identity(self) -> dict[str, Any]:

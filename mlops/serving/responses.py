@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from mlops.data.notes import Note, to_json
 from mlops.errors import Detail, RequestError
 from mlops.serving.cells import Cells
 from mlops.serving.predictor import ServedModel
@@ -64,8 +65,10 @@ def score(model: ServedModel, cells: Cells, request: Request, n_values: int) -> 
     return model.probabilities(cells)
 
 
-def predictions(model: ServedModel, probabilities: np.ndarray, most: int) -> Answer:
-    """Answers `/predict`: for each row the label, and the probability of each class.
+def predictions(
+    model: ServedModel, probabilities: np.ndarray, most: int, notes: Sequence[Note] = ()
+) -> Answer:
+    """Answers `/predict`: for each row the label and the probability of each class; notes if any.
 
     Raises:
         RequestError: It would have more bytes than `most`.
@@ -79,7 +82,10 @@ def predictions(model: ServedModel, probabilities: np.ndarray, most: int) -> Ans
         ]
 
     rows = in_parts(probabilities, len(names), written, most)
-    body = msgspec.json.encode({"predictions": rows, "model": model.identity_json})
+    content: dict[str, Any] = {"predictions": rows, "model": model.identity_json}
+    if notes:
+        content["notes"] = to_json(notes)
+    body = msgspec.json.encode(content)
     return answered(model, body, rows=len(probabilities))
 
 

@@ -57,6 +57,18 @@ INFERENCE_ERROR: Schema = {
         "details": {"type": "array", "items": DETAIL},
     },
 }
+NOTE: Schema = {
+    "type": "object",
+    "required": ["code", "text", "warning"],
+    "properties": {
+        "code": {"type": "string", "examples": ["unused_columns"]},
+        "text": {"type": "string"},
+        "column": {"type": "string"},
+        "cells": {"type": "integer"},
+        "line": {"type": "integer"},
+        "warning": {"type": "boolean", "description": "whether an answer may be wrong for it"},
+    },
+}
 SCHEME: Schema = {
     "type": "http",
     "scheme": "bearer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,25 +99,38 @@ class Scorer:
 
 
 def output_schema(table: pa.Schema | None, predictions: pa.Schema, model: Any) -> pa.Schema:
-    """Puts predictions after the columns of a table.
+    """Puts predictions after the columns of a table, under names that the table leaves free.
 
     Args:
         table: The table's columns; None keeps none of them.
         predictions: The columns of the predictions.
         model: Says what made them, a JSON value: the schema's metadata `model`.
-
-    Raises:
-        TableError: A column of the table has the name of a prediction.
     """
     kept = pa.schema([]) if table is None else table
-    clash = [name for name in predictions.names if name in kept.names]
-    if clash:
-        raise TableError(
-            f"the table must leave the names of the predictions free, got columns called "
-            f"{', '.join(map(repr, clash))}; rename them, or say --keep_columns false"
-        )
+    names = free_names(predictions.names, kept.names)
+    renamed = [field.with_name(names[field.name]) for field in predictions]
     stamp = {**(kept.metadata or {}), b"model": json.dumps(model).encode()}
-    return pa.schema([*kept, *predictions], metadata=stamp)
+    return pa.schema([*kept, *renamed], metadata=stamp)
+
+
+def free_names(names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Names columns anew where others have their names: `label` becomes `predicted_label`.
+
+    Args:
+        names: The names, all different.
+        taken: The names of the others.
+
+    Returns:
+        The new name of each: not taken, and all different.
+    """
+    own, others, free = {*names}, {*taken}, {}
+    for name in names:
+        new = name
+        while new in others or (new != name and new in own):
+            new = f"predicted_{new}"
+        others.add(new)
+        free[name] = new
+    return free
 
 
 def beside(rows: pa.Table, predictions: pa.Table, schema: pa.Schema) -> pa.Table:
