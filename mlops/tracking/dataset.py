@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mlops.data.notes import Note
 from mlops.tracking.store import Store, active_run_from_environment
 
-# Letters of a schema. MLflow takes 1 MB, earlier versions 64 KB, and sends it with each answer about
-# the run.
+# Letters of a schema. MLflow takes 1 MB, earlier versions 64 KB, and sends it with all that it says
+# of the run.
 LONGEST_SCHEMA = 65_535
 LONGEST_SOURCE = 5_000  # of 64 KB: in JSON a letter may take twelve
 LONGEST_NAME = 500
