@@ -28,8 +28,8 @@ from mlops.tracking.study_run import StudyRun
 
 PACKING = {"pack_size": 2, "packs_in_flight": 3}
 ODD_NAMES = [
-    "", " ", "\0", "\n", "\u2028", "\x85", "ü" * 300, "😀" * 300, "'\"`{}[]%", "x" * 100_000, "label",
-    "probability_no", "a: b", "- a", "# a", "null", "true", "1e5", "~", "/etc", "..", "$x", "\\",
+    " ", "\0", "\n", "\u2028", "\x85", "ü" * 300, "😀" * 300, "'\"`{}[]%", "x" * 100_000,
+    "label", "probability_no", "a: b", "- a", "# a", "null", "true", "1e5", "~", "/etc", "..", "$x",
 ]  # fmt: skip
 NAMES = {
     "long": [f"{'x' * 95}{i:05d}" for i in range(12_000)],
@@ -160,7 +160,7 @@ def test_a_source_of_any_length_is_recorded(source: str, kind: str, store: Store
 
 
 def test_names_of_any_letters_are_recorded(store: Store, tmp_path: Path) -> None:
-    parts = wide_parts(ODD_NAMES, classes=["", "no", *ODD_NAMES[2:]], target="\0😀" * 10_000)
+    parts = wide_parts(ODD_NAMES, classes=["", "no", *ODD_NAMES], target="\0😀" * 10_000)
     assert_recorded(store, parts, *record(store, parts, tmp_path))
 
 
