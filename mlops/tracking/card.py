@@ -12,6 +12,7 @@ import numpy as np
 
 from mlops.data.notes import to_json
 from mlops.data.profile import profile
+from mlops.tracking.pictures import MOST_WHOLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,16 +40,16 @@ def make_card(
         confusion: [C, C] int64 on the test part, actual by predicted.
 
     Returns:
-        JSON values: `study`, `data`, `metrics`, `confusion_matrix`, `columns` (see
-        `mlops.data.profile`), `notes` (what was noticed about the table, without its cells), and as
-        `sample` some test rows with the model's answers, by which whoever loads it can tell that it
-        still gives them.
+        JSON values: `study`, `data`, `metrics`, `confusion_matrix` (None of more than `MOST_WHOLE`
+        classes), `columns` (see `mlops.data.profile`), `notes` (what was noticed about the table,
+        without its cells), and as `sample` some test rows with the model's answers, by which
+        whoever loads it can tell that it still gives them.
     """
     return {
         "study": study,
         "data": {"name": parts.name, "source": parts.source, "digest": parts.digest},
         "metrics": dict(metrics),
-        "confusion_matrix": confusion.tolist(),
+        "confusion_matrix": confusion.tolist() if len(confusion) <= MOST_WHOLE else None,
         "columns": profile(parts.train, predictor.encoder),
         "notes": to_json(parts.notes),
         "sample": _sample(parts.test, predictor),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.data.notes import Note
+from mlops.tracking.pictures import MOST_WHOLE
 from mlops.tracking.store import Store, active_run_from_environment
 
 # Letters of a schema. MLflow takes 1 MB, earlier versions 64 KB, and sends it with all that it says
@@ -57,17 +58,27 @@ def log_dataset(store: Store, run_id: str, parts: Parts, context: str = "trainin
 
 
 def notes_on_record(parts: Parts) -> list[Note]:
-    """Says what of a table's description is not recorded, before it is recorded."""
-    columns = parts.train.table.shape[1]
+    """Says what is not recorded in full of a table of so many columns and classes."""
+    notes = []
+    columns, classes = parts.train.table.shape[1], len(parts.classes)
     _, named = _schema(parts.train.table)
-    if named == columns:
-        return []
-    note = Note(
-        "schema_shortened",
-        f"MLflow's description of the table names its first {named:,} columns, which is all that "
-        f"it takes, of {columns:,}; the model on record names all of them",
-    )
-    return [note]
+    if named < columns:
+        notes.append(
+            Note(
+                "schema_shortened",
+                f"MLflow's description of the table names its first {named:,} columns, which is "
+                f"all that it takes, of {columns:,}; the model on record names all of them",
+            )
+        )
+    if classes > MOST_WHOLE:
+        notes.append(
+            Note(
+                "matrix_shortened",
+                f"of the confusion matrix of {classes:,} classes confusion_matrix.json has the "
+                "counts that are not 0, and the model's card nothing",
+            )
+        )
+    return notes
 
 
 def _source(source: str) -> tuple[str, dict[str, str]]:
