@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype, is_object_dtype
 
-from mlops.data.columns import MISSING_TEXTS, as_numbers
 from mlops.data.encoders import Column
 from mlops.data.sources import (
     READ_BUFFER,
@@ -144,83 +141,20 @@ class _CsvReader:
     ) -> None:
         self._path = path
         self._block_rows = block_rows or _rows_of(_line_bytes(path))
-        kinds = {column.name: column.kind for column in columns}
-        names = csv_names(path)
-        self._gaps = {name: sorted(MISSING_TEXTS) for name in names if name in kinds}
-        types = self._category_types([name for name in names if kinds.get(name) == "categorical"])
-        # Booleans are read the same in every block; told to, pandas would refuse their gaps.
-        self._as = {name: type_ for name, type_ in types.items() if type_ != pa.bool_()}
-        self._as |= {name: pa.string() for name in names if name not in kinds}
-        types |= {name: pa.float64() for name in names if kinds.get(name) == "numeric"}
-        self.schema = pa.schema(
-            [(name, types.get(name, pa.string())) for name in names if name in kinds or not only]
-        )
+        known = {column.name for column in columns}
+        names = [name for name in csv_names(path) if name in known or not only]
+        self.schema = pa.schema([(name, pa.string()) for name in names])
 
     def blocks(self) -> Iterator[Block]:
         first, size = 0, max(1, self._path.stat().st_size)
-        dtypes = {name: _PANDAS_TYPES[type_] for name, type_ in self._as.items()}
         with readable(self._path):
-            for frame, position in csv_chunks(
-                self._path, self._block_rows, na_values=self._gaps, dtype=dtypes
-            ):
+            chunks = csv_chunks(self._path, self._block_rows, na_filter=False, dtype=str)
+            for frame, position in chunks:
                 check_width(frame)
-                columns = [_arrow(frame[field.name], field.type) for field in self.schema]
+                columns = [pa.array(frame[name], pa.string()) for name in self.schema.names]
                 rows = pa.table(columns, self.schema.names)
                 yield Block(first, rows, min(1.0, position / size))
                 first += len(rows)
-
-    def _category_types(self, names: list[str]) -> dict[str, pa.DataType]:
-        """Finds the types that pandas would give to columns if it read the file at once.
-
-        They decide what a category is called: `1.0` is the level 1 among numbers, and itself in a
-        column with any other text.
-        """
-        found: dict[str, set[str]] = {name: set() for name in names}
-        if names:
-            gaps = {name: self._gaps[name] for name in names}
-            for frame, _ in csv_chunks(self._path, self._block_rows, na_values=gaps, usecols=names):
-                for name in names:
-                    found[name].add(_type_in_block(frame[name]))
-        return {name: _common_type(types) for name, types in found.items()}
-
-
-_PANDAS_TYPES = {
-    pa.string(): "str",
-    pa.int64(): "int64",
-    pa.uint64(): "uint64",
-    pa.float64(): "float64",
-}
-
-
-def _type_in_block(column: pd.Series) -> str:
-    if column.isna().all():
-        return "gaps"
-    if is_bool_dtype(column) or (is_object_dtype(column) and infer_dtype(column) == "boolean"):
-        return "bool"
-    return str(column.dtype) if is_numeric_dtype(column) else "text"
-
-
-def _common_type(found: set[str]) -> pa.DataType:
-    """What pandas makes of a column whose blocks are of these types."""
-    for alone in (pa.int64(), pa.uint64()):
-        if found == {str(alone)}:
-            return alone
-    if found - {"gaps"} == {"bool"}:
-        return pa.bool_()
-    # A gap among whole numbers turns all of them into floats.
-    if found <= {"int64", "uint64", "float64", "gaps"}:
-        return pa.float64()
-    return pa.string()
-
-
-def _arrow(column: pd.Series, type_: pa.DataType) -> pa.Array:
-    if type_ == pa.float64():
-        with suppress(TableError):
-            return pa.array(as_numbers(str(column.name), column.array), from_pandas=True)
-        return pa.array(column, from_pandas=True)
-    if type_ == pa.bool_():
-        column = column.astype(object)  # of gaps alone pandas makes floats
-    return pa.array(column, type_, from_pandas=True)
 
 
 def _line_bytes(path: Path) -> float:

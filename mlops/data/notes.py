@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,3 +82,31 @@ def to_json(notes: Iterable[Note]) -> list[dict[str, Any]]:
 def _shortened(text: str, most: int = 40) -> str:
     shown = repr(text)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+class Tally:
+    """Counts what is odd about rows that are scored, by kind and column.
+
+    The kinds: `unknown_level`, which training has not seen; `new_gap`, in a column without one in
+    training; `odd_cell`, no number where one is needed, read as a gap; `far_outside`, a number far
+    from those of training; `unused_column`, a cell of a column that only the training table has.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def add(self, code: str, column: str, cells: int) -> None:
+        """Adds a number of cells, which may be none."""
+        if cells:
+            self.counts[code, column] += cells
+
+    def merge(self, other: Tally) -> None:
+        """Adds what another one has counted."""
+        self.counts += other.counts
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Returns the counts as JSON values, in order of columns."""
+        return [
+            {"code": code, "column": column, "cells": cells}
+            for (code, column), cells in sorted(self.counts.items(), key=lambda item: item[0][::-1])
+        ]

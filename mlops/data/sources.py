@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mlops.data.columns import MISSING_TEXTS, some_of
+from mlops.data.arrow import pandas_column
+from mlops.data.columns import some_of
+from mlops.data.notes import Note
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
 from mlops.errors import TableError
 from mlops.files import exists, is_uri, local_copy
@@ -35,12 +37,20 @@ class RawTable:
         name: Short name, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590", "synthetic:...".
         target: The column its publisher calls the target, if any.
+        decimal: The likelier decimal sign of its numbers.
+        notes: What was noticed about the file.
     """
 
     frame: pd.DataFrame
     name: str
     source: str
     target: str | None = None
+    decimal: str = "."
+    notes: tuple[Note, ...] = ()
+
+    def line_of(self, row: int) -> int | None:
+        """Returns the line of the file that a row is in, from 1."""
+        return row + 2
 
 
 def read_file(path: str | Path) -> RawTable:
@@ -202,8 +212,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     frame = pd.read_csv(
         path,
         keep_default_na=False,
-        na_values=sorted(MISSING_TEXTS),
-        low_memory=False,  # else a column's type is guessed anew in each chunk of the file
+        na_filter=False,
+        dtype=str,
         **CSV_FORMAT,
     )
     check_width(frame)
@@ -247,7 +257,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _parquet_column(file: pyarrow.parquet.ParquetFile, name: str) -> pd.Series:
     column = file.read([name], use_threads=False).select([name])
-    return column.to_pandas(ignore_metadata=True)[name].copy()
+    return pandas_column(column[name]).copy()
 
 
 def _check_separator(names: list[str]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlops.data.checks import CheckedTable, check_table, check_test_table, diges
 from mlops.data.columns import some_of
 from mlops.data.labels import Label
 from mlops.data.notes import Note
+from mlops.data.reading import Reading, Wish
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import stratified_split
 from mlops.data.synthetic import SyntheticSpec
@@ -57,8 +59,9 @@ class Parts:
         name: Short name of the table, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590" or "synthetic:...".
         digest: 16 hex digits, equal for equal content and independent of the split.
+        readings: How each feature column is read.
+        notes: What was noticed about the table.
         columns: The names of all columns of the table, the target and those that are left out too.
-        notes: What was noticed about the table, and what was decided.
     """
 
     train: Part
@@ -69,8 +72,9 @@ class Parts:
     name: str
     source: str
     digest: str
+    readings: tuple[Reading, ...]
+    notes: tuple[Note, ...]
     columns: tuple[str, ...] = ()
-    notes: tuple[Note, ...] = ()
 
 
 def load_parts(
@@ -84,6 +88,7 @@ def load_parts(
     seed: int = 0,
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
+    wishes: Mapping[str, Wish] | None = None,
 ) -> Parts:
     """Reads a table, checks it, and splits it with every class in every part.
 
@@ -98,6 +103,7 @@ def load_parts(
         seed: Seed of the split.
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
+        wishes: What the user says of columns, by name or pattern.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
@@ -107,8 +113,9 @@ def load_parts(
     raw = _read(path, sklearn, openml, synthetic)
     test_raw = None if test_path is None else read_file(test_path)
     target = _target_of(raw, target)
+    columns = tuple(map(str, raw.frame))  # it is taken apart below
 
-    table = check_table(raw, target, fewest_rows=3 if test_raw is None else 2)
+    table = check_table(raw, target, 3 if test_raw is None else 2, wishes)
     tables = [table]
     if test_raw is not None:
         tables.append(check_test_table(test_raw, target, table))
@@ -118,10 +125,11 @@ def load_parts(
         fractions = [validation_fraction, test_fraction]
     else:
         fractions = [validation_fraction / (1 - test_fraction)]
-    rows = stratified_split(table.codes, fractions, seed)
-    _raise_if(empty_columns(table.features, rows[0]))
+    usable = np.flatnonzero(table.codes >= 0)
+    rows = [usable[chosen] for chosen in stratified_split(table.codes[usable], fractions, seed)]
+    table, notes = _without_empty(table, rows[0])
     parts = [_part(table, chosen) for chosen in rows]
-    parts += [_part(held_out, np.arange(len(held_out.codes))) for held_out in tables[1:]]
+    parts += [_part(held_out, np.flatnonzero(held_out.codes >= 0)) for held_out in tables[1:]]
     train, validation, test = parts
     return Parts(
         train=train,
@@ -132,8 +140,23 @@ def load_parts(
         name=raw.name,
         source=raw.source,
         digest=digest_of(*tables),
-        columns=tuple(map(str, raw.frame)),
+        readings=table.readings,
+        notes=(*raw.notes, *(note for checked in tables for note in checked.notes), *notes),
+        columns=columns,
     )
+
+
+def _without_empty(table: CheckedTable, rows: np.ndarray) -> tuple[CheckedTable, list[Note]]:
+    """Leaves out the columns without a value in the training rows ([N] int64)."""
+    empty = set(empty_columns(table.features, rows))
+    if len(empty) == len(table.readings):
+        raise TableError(
+            f"some column must have a value in a training row, got none of {len(empty)}"
+        )
+    told = "no value in the training rows, left out"
+    kept = tuple(reading for reading in table.readings if reading.name not in empty)
+    notes = [Note("empty_column", told, column=name) for name in sorted(empty)]
+    return replace(table, readings=kept), notes
 
 
 def _read(

@@ -57,7 +57,7 @@ def predict(model: ServedModel, request: Request) -> Answer:
     if media_type(request.content_type) != ARROW:
         cells = read_predict(request, model.columns)
         probabilities = score(model, cells, request, len(model.classes))
-        return predictions(model, probabilities, request.max_answer_bytes, cells.notes)
+        return predictions(model, probabilities, request.max_answer_bytes, cells.tally)
     limits = RowLimits(request.limits.most, request.limits.here - ARROW_ROWS)
     cells = read_arrow(request.body, model.columns, limits)
     probabilities = score(model, cells, request, len(model.classes))

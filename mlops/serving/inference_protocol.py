@@ -27,9 +27,9 @@ from mlops.serving.cells import (
     check_count,
     check_names,
     plain,
-    read_cells,
 )
 from mlops.serving.predictor import Columns, ServedModel
+from mlops.serving.reading import read_cells
 from mlops.serving.requests import JSON, Request, convert, decode_json, media_type, unsupported
 from mlops.serving.responses import Answer, answered, details_of, in_parts, refused, score
 from mlops.tracking.pyfunc import probability_columns

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mlops.data.encoders import CategoricalColumn
+from mlops.data.encoders import NumericColumn
 from mlops.errors import TrackingError
-from mlops.serving.cells import Cells, read_cells
+from mlops.serving.cells import Cells
 from mlops.serving.network import Network
+from mlops.serving.reading import read_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +48,7 @@ class Columns:
         ordered: First the numeric ones, then the others: the order of cells in `Cells`.
         known: The set of names.
         ignored: Those of `others` that are no columns of the model.
-        levels: The categories of each categorical column that training saw.
+        numbers: The fitted columns of `numeric`.
     """
 
     def __init__(self, encoder: FeatureEncoder, others: Iterable[str] = ()) -> None:
@@ -57,11 +58,8 @@ class Columns:
         self.ordered = self.numeric + self.categorical
         self.known = frozenset(self.names)
         self.ignored = frozenset(others) - self.known
-        self.levels = {
-            column.name: frozenset(column.levels)
-            for column in encoder.columns
-            if isinstance(column, CategoricalColumn)
-        }
+        self.numbers = tuple(c for c in encoder.columns if isinstance(c, NumericColumn))
+        self._singles = [place for place, c in enumerate(self.numbers) if c.single]
         self._take = itemgetter(*self.ordered)
 
     def transposed(self, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
@@ -73,6 +71,13 @@ class Columns:
         if len(self.ordered) == 1:
             return [list(map(self._take, rows))]
         return list(zip(*map(self._take, rows), strict=True))
+
+    def rounded(self, numbers: np.ndarray) -> np.ndarray:
+        """Rounds [N, k] numbers to float32, in place, in the columns that hold such."""
+        if self._singles:
+            with np.errstate(over="ignore"):
+                numbers[:, self._singles] = numbers[:, self._singles].astype(np.float32)
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +172,9 @@ class ServedModel:
 
     def probabilities(self, cells: Cells) -> np.ndarray:
         """Returns the probability of each class: [N, C] float64; `cells` are used up."""
-        return self.network.probabilities(self.encoder.encode(cells.numbers, cells.texts))
+        return self.network.probabilities(
+            self.encoder.encode(cells.numbers, cells.texts, cells.tally)
+        )
 
     def probabilities_of(self, frame: pd.DataFrame) -> np.ndarray:
         """Returns the same for raw rows of a table.
@@ -196,7 +203,7 @@ class ServedModel:
             raise TrackingError(
                 f"a model must carry a sample of rows with their answers, got none; {RETRAIN}"
             )
-        cells = read_cells(self.columns, self.columns.transposed(rows), lenient=True)
+        cells = read_cells(self.columns, self.columns.transposed(rows), "lenient")
         probabilities = self.probabilities(cells)
         recorded = np.asarray(sample["probabilities"], dtype=np.float64)
         off = np.inf

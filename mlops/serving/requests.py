@@ -6,8 +6,8 @@
     application/vnd.apache.arrow.stream  an IPC stream; see `mlops.serving.arrow`
 
 A row has every column of the model and no other; except that in JSON and CSV those are ignored that
-the training table had besides, the target and what was left out, and the answer says so. JSON is
-read strictly and CSV leniently (see `mlops.serving.cells`), because in CSV all cells are text.
+the training table had besides, the target and what was left out, and the answer says so. What of a
+row's cells is refused: `mlops.serving.reading`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mlops.data.columns import level_text
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
@@ -31,12 +30,12 @@ from mlops.serving.cells import (
     RowLimits,
     check_count,
     check_names,
-    notes_on_names,
+    count_unused,
     plain,
-    read_cells,
     shown,
 )
 from mlops.serving.predictor import Columns
+from mlops.serving.reading import read_cells
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -126,8 +125,9 @@ def read_predict(request: Request, columns: Columns) -> Cells:
         return read_json(decode_json(request.body), columns, request.limits)
     if kind == CSV:
         names, cells = read_csv(request.body, columns, request.limits, ignore_others=False)
-        notes = notes_on_names(names, columns)
-        return read_cells(columns, cells, lenient=True)._replace(notes=notes)
+        read = read_cells(columns, cells, "text")
+        count_unused(dict.fromkeys(names, len(cells[0])), columns, read.tally)
+        return read
     raise unsupported(request.content_type, (JSON, CSV, ARROW))
 
 
@@ -159,8 +159,9 @@ def _read_rows(rows: list[Any], columns: Columns, limits: RowLimits) -> Cells:
         if all(len(row) == width for row in rows):
             return read_cells(columns, cells)
     _check_rows(rows, columns)
-    notes = notes_on_names(dict.fromkeys(chain.from_iterable(rows)), columns)
-    return read_cells(columns, columns.transposed(rows))._replace(notes=notes)
+    read = read_cells(columns, columns.transposed(rows))
+    count_unused(Counter(chain.from_iterable(rows)), columns, read.tally)
+    return read
 
 
 def _check_rows(rows: list[Any], columns: Columns) -> None:
@@ -200,7 +201,9 @@ def _read_columns(given: dict[str, Any], columns: Columns, limits: RowLimits) ->
     cells = [given[name] for name in columns.ordered]
     check_lengths(columns, cells)
     check_count(len(cells[0]), limits)
-    return read_cells(columns, cells)._replace(notes=notes_on_names(given, columns))
+    read = read_cells(columns, cells)
+    count_unused(dict.fromkeys(given, len(cells[0])), columns, read.tally)
+    return read
 
 
 def check_lengths(columns: Columns, cells: Sequence[Sequence[Any]]) -> None:
@@ -273,19 +276,4 @@ def read_csv(
     problems.raise_any()
     table = list(zip(*rows, strict=True))
     places = {name: place for place, name in enumerate(names)}
-    cells: list[Sequence[str]] = [table[places[name]] for name in columns.ordered]
-    for place, name in enumerate(columns.categorical, len(columns.numeric)):
-        cells[place] = [_level(cell, columns.levels[name]) for cell in cells[place]]
-    return names, cells
-
-
-def _level(cell: str, levels: frozenset[str]) -> str:
-    """Names a category as the jobs' CSV reader does: `true` is True, `1.0` is 1 among numbers."""
-    if cell in levels:
-        return cell
-    if cell.capitalize() in ("True", "False") and cell.capitalize() in levels:
-        return cell.capitalize()
-    with suppress(ValueError, OverflowError):
-        number = level_text(float(cell))
-        return number if number in levels else cell
-    return cell
+    return names, [table[places[name]] for name in columns.ordered]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
-from mlops.data.notes import Note, to_json
+from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
 from mlops.serving.cells import Cells
 from mlops.serving.predictor import ServedModel
@@ -65,10 +65,10 @@ def score(model: ServedModel, cells: Cells, request: Request, n_values: int) -> 
     return model.probabilities(cells)
 
 
-def predictions(
-    model: ServedModel, probabilities: np.ndarray, most: int, notes: Sequence[Note] = ()
-) -> Answer:
-    """Answers `/predict`: for each row the label and the probability of each class; notes if any.
+def predictions(model: ServedModel, probabilities: np.ndarray, most: int, tally: Tally) -> Answer:
+    """Answers `/predict`: for each row the label and the probability of each class.
+
+    What is odd about the rows is counted in its `notes`, if there is anything.
 
     Raises:
         RequestError: It would have more bytes than `most`.
@@ -83,8 +83,8 @@ def predictions(
 
     rows = in_parts(probabilities, len(names), written, most)
     content: dict[str, Any] = {"predictions": rows, "model": model.identity_json}
-    if notes:
-        content["notes"] = to_json(notes)
+    if tally.counts:
+        content["notes"] = tally.to_json()
     body = msgspec.json.encode(content)
     return answered(model, body, rows=len(probabilities))
 

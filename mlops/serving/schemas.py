@@ -59,14 +59,14 @@ INFERENCE_ERROR: Schema = {
 }
 NOTE: Schema = {
     "type": "object",
-    "required": ["code", "text", "warning"],
+    "required": ["code", "column", "cells"],
     "properties": {
-        "code": {"type": "string", "examples": ["unused_columns"]},
-        "text": {"type": "string"},
+        "code": {
+            "type": "string",
+            "enum": ["unknown_level", "new_gap", "odd_cell", "far_outside", "unused_column"],
+        },
         "column": {"type": "string"},
         "cells": {"type": "integer"},
-        "line": {"type": "integer"},
-        "warning": {"type": "boolean", "description": "whether an answer may be wrong for it"},
     },
 }
 SCHEME: Schema = {

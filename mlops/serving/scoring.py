@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlops.data.arrow import pandas_frame
 from mlops.errors import TableError
 from mlops.serving.network import Network
 from mlops.tracking.pyfunc import probability_columns
@@ -70,7 +71,7 @@ class Scorer:
         Returns:
             What `Predictor.predict` returns, in `schema`; or the first row that it refuses.
         """
-        frame = rows.to_pandas(ignore_metadata=True)
+        frame = pandas_frame(rows)
         try:
             codes = self._encoder.transform(frame)
         except TableError:

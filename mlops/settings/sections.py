@@ -21,6 +21,7 @@ from pydantic import (
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 
 Auto = Literal["auto"]
+ColumnWish = Literal["numeric", "categorical", "date", "drop", "keep"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -98,6 +99,13 @@ class DataSettings(Section):
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
     )
+    columns: dict[str, ColumnWish] = Field(
+        {},
+        description="what columns are, by name or pattern, where the table does not show it: "
+        "numeric, categorical or date, drop to leave them out, keep not to",
+    )
+    drop: list[str] = Field([], description="columns to leave out, by name or pattern: a,b*")
+    keep: list[str] = Field([], description="columns not to leave out, though they seem useless")
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -117,6 +125,13 @@ class DataSettings(Section):
                 "test_path must come with a training table, got no path; add --data.path FILE"
             )
         return self
+
+    @property
+    def wishes(self) -> dict[str, ColumnWish]:
+        """What is said of columns, by name or pattern."""
+        kept: dict[str, ColumnWish] = dict.fromkeys(self.keep, "keep")
+        dropped: dict[str, ColumnWish] = dict.fromkeys(self.drop, "drop")
+        return {**self.columns, **kept, **dropped}
 
 
 class ResourceSettings(Section):

@@ -218,10 +218,10 @@ def _load(data: DataSettings, seed: int) -> Parts:
     from mlops.data.table import load_parts
     from mlops.tracking.dataset import notes_on_record
 
-    given = data.model_dump(exclude={"synthetic", "strict"})
+    given = data.model_dump(exclude={"synthetic", "columns", "drop", "keep", "strict"})
     if data.path is None and data.sklearn is None and data.openml is None:
         given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
-    parts = load_parts(**given, seed=seed)
+    parts = load_parts(**given, seed=seed, wishes=data.wishes)
     if data.strict and parts.notes:
         raise TableError([f"data.strict: {note}" for note in parts.notes])
     notes = (*parts.notes, *notes_on_record(parts))
