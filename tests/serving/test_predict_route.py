@@ -192,18 +192,18 @@ ID = {"id": [{"of": "any type"}]}
 @pytest.mark.parametrize(
     ("sent", "unused"),
     [
-        ({"rows": [GOOD, GOOD]}, []),
-        ({"rows": [{**GOOD, "target": "yes"}] * 2}, ["target"]),
-        ({"rows": [GOOD, {"target": None, **GOOD, **ID}]}, ["target", "id"]),
-        ({"columns": {name: [cell] * 2 for name, cell in GOOD.items()}}, []),
-        ({"columns": {**{name: [cell] * 2 for name, cell in GOOD.items()}, **ID}}, ["id"]),
-        ("age,city,income,member\n30,Aix,1000.5,True\n30,Aix,1000.5,True\n", []),
-        ("id,age,city,target,income,member\n7,30,Aix,,1000.5,True\n8,30,Aix,no,1000.5,True\n",
-         ["id", "target"]),
+        ({"rows": [GOOD, GOOD]}, {}),
+        ({"rows": [{**GOOD, "target": "yes"}] * 2}, {"target": 2}),
+        ({"rows": [GOOD, {"target": None, **GOOD, **ID}]}, {"id": 1, "target": 1}),
+        ({"columns": {name: [cell] * 2 for name, cell in GOOD.items()}}, {}),
+        ({"columns": {**{name: [cell] * 2 for name, cell in GOOD.items()}, **ID}}, {"id": 2}),
+        ("age,city,income,member\n30,Aix,1000.5,True\n30,Aix,1000.5,True\n", {}),
+        ("target,age,city,id,income,member\n7,30,Aix,,1000.5,True\n8,30,Aix,no,1000.5,True\n",
+         {"id": 2, "target": 2}),
     ],
 )  # fmt: skip
 def test_columns_that_only_the_training_table_has_are_ignored_and_noted(
-    sent: Any, unused: list[str], mixed: Served
+    sent: Any, unused: dict[str, int], mixed: Served
 ) -> None:
     kind = "text/csv" if isinstance(sent, str) else "application/json"
     answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
@@ -213,11 +213,9 @@ def test_columns_that_only_the_training_table_has_are_ignored_and_noted(
     if not unused:
         assert content.keys() == {"predictions", "model"}
         return
-    names = ", ".join(map(repr, unused))
-    [note] = content["notes"]
-    assert note["code"] == "unused_columns"
-    assert note["text"] == f"ignored, for the model does not use them: {names}"
-    assert note["cells"] == len(unused)
+    assert content["notes"] == [
+        {"code": "unused_column", "column": name, "cells": cells} for name, cells in unused.items()
+    ]
 
 
 @pytest.mark.parametrize(

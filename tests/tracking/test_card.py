@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from study_harness import read
 
 from mlops.data.dataset import fit_encoder
 from mlops.data.notes import Note
@@ -30,9 +31,10 @@ TABLE = pd.DataFrame(
 
 
 def parts() -> Parts:
-    train = Part(TABLE, np.arange(4), np.array([0, 1, 0, 1]))
-    test = Part(TABLE, np.array([1, 4]), np.array([1, 0]))
-    return Parts(train, train, test, ["no", "yes"], "y", "towns", "towns.csv", "0123")
+    table, readings = read(TABLE)
+    train = Part(table, np.arange(4), np.array([0, 1, 0, 1]))
+    test = Part(table, np.array([1, 4]), np.array([1, 0]))
+    return Parts(train, train, test, ["no", "yes"], "y", "towns", "towns.csv", "0123", readings, ())
 
 
 def test_a_card_tells_what_the_training_rows_held() -> None:

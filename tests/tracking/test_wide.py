@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from study_harness import read
 
 from mlops.data.dataset import fit_encoder
 from mlops.data.notes import Note
@@ -43,11 +44,12 @@ def wide_parts(
 ) -> Parts:
     rows = np.arange(max(12, len(classes)))
     cells = np.random.default_rng(0).normal(size=(len(rows), len(names)))
-    part = Part(pd.DataFrame(cells, columns=list(names)), rows, rows % len(classes))
+    table, readings = read(pd.DataFrame(cells, columns=list(names)))
+    part = Part(table, rows, rows % len(classes))
     note = Note("a_note", "of the table", example="secret")
     return Parts(
-        part, part, part, list(classes), target, "wide", "wide.parquet", "0123",
-        (*names, target, "left out"), (note,),
+        part, part, part, list(classes), target, "wide", "wide.parquet", "0123", readings, (note,),
+        (*names, target, "left out"),
     )  # fmt: skip
 
 
