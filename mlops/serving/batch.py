@@ -169,8 +169,9 @@ def _name(model: RegisteredModel) -> dict[str, Any]:
 def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
     from mlops.data.blocks import open_table, writing
     from mlops.data.columns import some_of
+    from mlops.data.notes import Tally
     from mlops.serving.progress import RowProgress
-    from mlops.serving.scoring import Scorer, beside, count_labels, output_schema
+    from mlops.serving.scoring import Scorer, beside, count_labels, output_schema, tally_of
 
     started = time.monotonic()
     title = f"scoring {job.input} with {model.name} version {model.version}"
@@ -190,18 +191,22 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
             file=sys.stderr,
             flush=True,
         )
-    labels: Counter[str] = Counter()
+    labels, tally = Counter[str](), Tally()
     written = writing(job.output, schema, overwrite=job.overwrite)
     with written as write, RowProgress(table.n_rows) as progress:
         for block, scored in predictions(job.input, scorer, table.blocks(), pool):
             write(beside(block.rows, scored, schema))
             labels.update(count_labels(scored))
+            tally.merge(tally_of(scored))
             progress.show(block.first_row + len(scored), block.share)
+    if tally.counts:
+        print(tally.told(job.input), file=sys.stderr, flush=True)
     seconds, n_rows = time.monotonic() - started, labels.total()
     return {
         "rows": n_rows,
         "labels": dict(sorted(labels.items())),
         "renamed": renamed,
+        "notes": tally.to_json(),
         "scoring_seconds": round(seconds, 2),
         "rows_per_second": round(n_rows / seconds),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlops.data.notes import ODDITIES
+
 Schema = dict[str, Any]
 DETAIL: Schema = {
     "type": "object",
@@ -63,7 +65,7 @@ NOTE: Schema = {
     "properties": {
         "code": {
             "type": "string",
-            "enum": ["unknown_level", "new_gap", "odd_cell", "far_outside", "unused_column"],
+            "enum": list(ODDITIES),
         },
         "column": {"type": "string"},
         "cells": {"type": "integer"},

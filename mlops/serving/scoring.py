@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops.data.arrow import pandas_frame
+from mlops.data.notes import Tally
 from mlops.errors import TableError
 from mlops.serving.network import Network
 from mlops.tracking.pyfunc import probability_columns
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlops.tracking.pyfunc import Predictor
 
 LABEL = "label"
+TALLY = b"tally"  # in the metadata of a block's predictions
 
 
 @dataclass(frozen=True)
@@ -69,16 +71,19 @@ class Scorer:
         """Scores a block that has the model's columns, in any order.
 
         Returns:
-            What `Predictor.predict` returns, in `schema`; or the first row that it refuses.
+            What `Predictor.predict` returns, in `schema`, whose metadata has what `tally_of` reads;
+            or the first row that it refuses.
         """
         frame = pandas_frame(rows)
+        tally = Tally()
         try:
-            codes = self._encoder.transform(frame)
+            codes = self._encoder.transform(frame, tally=tally)
         except TableError:
             return self._first_bad_row(frame)
         probabilities = self._network.probabilities(codes)
         labels = self._classes.take(pa.array(probabilities.argmax(1)))
-        return pa.table([labels, *map(pa.array, probabilities.T)], schema=self.schema)
+        schema = self.schema.with_metadata({TALLY: json.dumps(tally.to_json())})
+        return pa.table([labels, *map(pa.array, probabilities.T)], schema=schema)
 
     def _first_bad_row(self, frame: pd.DataFrame) -> BadRow:
         """Halves the rows until one is left: a row's code does not depend on the others."""
@@ -97,6 +102,11 @@ class Scorer:
         except TableError as error:
             return error.problems
         return []
+
+
+def tally_of(predictions: pa.Table) -> Tally:
+    """Returns what was odd about the rows of a block that was scored."""
+    return Tally.from_json(json.loads(predictions.schema.metadata[TALLY]))
 
 
 def output_schema(table: pa.Schema | None, predictions: pa.Schema, model: Any) -> pa.Schema:
