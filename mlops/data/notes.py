@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +119,8 @@ class Tally:
             most: How many to show.
         """
         ordered = sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))
-        lines = [
-            f"  - `{column}`: {cells:,} {ODDITIES[code]}"
-            for (code, column), cells in ordered[:most]
-        ]
+        shown = [(column, cells, ODDITIES[code]) for (code, column), cells in ordered[:most]]
+        lines = [f"  - `{column}`: {cells:,} {what}" for column, cells, what in shown]
         more = [f"  - and {len(ordered) - most} more, in the result"]
         return "\n".join([f"{name}: notes", *lines, *(more if len(ordered) > most else [])])
 

@@ -284,6 +284,31 @@ def test_predictions_get_names_that_the_table_leaves_free(
     assert done["labels"] == written["predicted_label"].value_counts().to_dict()
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("block_rows", [7, 100])
+def test_what_is_odd_about_the_rows_is_counted_and_told(
+    in_folder: Path, tmp_path: Path, kind: str, block_rows: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rows(50)
+    rows.loc[[3, 40], "colour"] = ["blue", "purple"]
+    rows.loc[[1, 20, 30], "colour"] = None
+    rows.loc[45, "size"] = 1e9
+    given, output = write(rows, tmp_path / f"t.{kind}"), tmp_path / "s.parquet"
+    done = run(given, output, block_rows=block_rows)
+    assert done["notes"] == [
+        {"code": "new_gap", "column": "colour", "cells": 3},
+        {"code": "unknown_level", "column": "colour", "cells": 2},
+        {"code": "far_outside", "column": "size", "cells": 1},
+    ]
+    assert capfd.readouterr().err.splitlines()[-4:] == [
+        f"{given}: notes",
+        "  - `colour`: 3 cell(s) without a value, of which training had none",
+        "  - `colour`: 2 cell(s) of categories that training has not seen",
+        "  - `size`: 1 number(s) far from those of training",
+    ]
+    assert run(write(make_rows(50), tmp_path / f"u.{kind}"), output, overwrite=True)["notes"] == []
+
+
 @hypothesis.given(
     st.lists(st.sampled_from(NAMES), unique=True), st.lists(st.sampled_from(NAMES), unique=True)
 )
