@@ -24,6 +24,7 @@ class Note:
         line: The first line of the file, or else row of the table, that shows it, from 1.
         example: A cell that shows it, as it is written; not kept on record.
         warning: Whether the result may be wrong if nobody looks into it.
+        wished: Whether it is what the user has asked for.
     """
 
     code: str
@@ -33,6 +34,7 @@ class Note:
     line: int | None = None
     example: str | None = None
     warning: bool = False
+    wished: bool = False
 
     def __str__(self) -> str:
         """Returns the note as a line for people."""

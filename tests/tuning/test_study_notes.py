@@ -2,52 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from mlops.data import table
-from mlops.data.notes import Note
-from mlops.data.table import Parts
+from mlops.data.notes import to_json
 from mlops.errors import TableError
 from mlops.settings.sections import DataSettings
 from mlops.tuning.study import _load
 
-NOTES = (
-    Note("odd_cells", "2 cell(s) are gaps now", "petal", 2, 7, "n. a."),
-    Note("leak", "it alone gives the target", "copy", warning=True),
-)
-
 
 @pytest.fixture
-def noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table about which there is something to note."""
-    load_parts = table.load_parts
-
-    def load(**given: Any) -> Parts:
-        return replace(load_parts(**given), notes=NOTES)
-
-    monkeypatch.setattr(table, "load_parts", load)
-
-
-@pytest.mark.usefixtures("noted")
-def test_notes_are_told_warnings_first(capfd: pytest.CaptureFixture[str]) -> None:
-    parts = _load(DataSettings(sklearn="iris"), 0)
-    assert parts.notes == NOTES
-    assert capfd.readouterr().err.splitlines() == [
-        "iris: 2 note(s)",
-        "  - warning: `copy`: it alone gives the target",
-        "  - `petal`: 2 cell(s) are gaps now (first in line 7, 'n. a.')",
-    ]
+def noted(tmp_path: Path) -> DataSettings:
+    """A table with a column of one value, and an odd cell in another."""
+    numbers = np.random.default_rng(0).normal(size=60).round(3).astype(str)
+    numbers[20] = "n. a. (secret)"
+    frame = pd.DataFrame({"x": numbers, "same": "a", "y": ["no", "yes", "no"] * 20})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    return DataSettings(path=str(tmp_path / "t.csv"), target="y")
 
 
-@pytest.mark.usefixtures("noted")
-def test_a_strict_study_refuses_what_is_to_be_noted(capfd: pytest.CaptureFixture[str]) -> None:
+def test_notes_are_told_with_their_cells_and_kept_without(
+    noted: DataSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = _load(noted, 0)
+    assert {(note.code, note.column) for note in parts.notes} == {
+        ("constant_column", "same"),
+        ("odd_cells", "x"),
+    }
+    title, *lines = capfd.readouterr().err.splitlines()
+    assert title == "t: 2 note(s)"
+    assert sorted(lines) == sorted(f"  - {note}" for note in parts.notes)
+    assert any("secret" in line for line in lines)
+    assert "secret" not in str(to_json(parts.notes))
+
+
+def test_a_strict_study_refuses_what_is_to_be_noted(
+    noted: DataSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notes = _load(noted, 0).notes
+    capfd.readouterr()
     with pytest.raises(TableError) as caught:
-        _load(DataSettings(sklearn="iris", strict=True), 0)
-    assert caught.value.problems == [f"data.strict: {note}" for note in NOTES]
+        _load(noted.model_copy(update={"strict": True}), 0)
+    assert caught.value.problems == [f"data.strict: {note}" for note in notes]
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_wished_is_no_reason_to_refuse(noted: DataSettings) -> None:
+    strict = {"strict": True, "drop": ["x"]}
+    with pytest.raises(TableError) as caught:
+        _load(noted.model_copy(update=strict), 0)
+    assert ["`same`" in line for line in caught.value.problems] == [True]
+    frame = pd.read_csv(str(noted.path)).assign(z=np.arange(60) % 7)
+    frame.to_csv(str(noted.path), index=False)
+    strict["drop"] = ["same", "x"]
+    parts = _load(noted.model_copy(update=strict), 0)
+    assert [(note.code, note.column) for note in parts.notes] == [
+        ("dropped", "x"),
+        ("dropped", "same"),
+    ]
 
 
 def test_a_table_without_notes_passes_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
