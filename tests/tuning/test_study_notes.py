@@ -20,6 +20,7 @@ def noted(tmp_path: Path) -> DataSettings:
     numbers = np.random.default_rng(0).normal(size=60).round(3).astype(str)
     numbers[20] = "n. a. (secret)"
     frame = pd.DataFrame({"x": numbers, "same": "a", "y": ["no", "yes", "no"] * 20})
+    frame["z"] = np.arange(60) % 7
     frame.to_csv(tmp_path / "t.csv", index=False)
     return DataSettings(path=str(tmp_path / "t.csv"), target="y")
 
@@ -54,9 +55,8 @@ def test_what_is_wished_is_no_reason_to_refuse(noted: DataSettings) -> None:
     strict = {"strict": True, "drop": ["x"]}
     with pytest.raises(TableError) as caught:
         _load(noted.model_copy(update=strict), 0)
-    assert ["`same`" in line for line in caught.value.problems] == [True]
-    frame = pd.read_csv(str(noted.path)).assign(z=np.arange(60) % 7)
-    frame.to_csv(str(noted.path), index=False)
+    [problem] = caught.value.problems
+    assert problem.startswith("data.strict: `same`: ")
     strict["drop"] = ["same", "x"]
     parts = _load(noted.model_copy(update=strict), 0)
     assert [(note.code, note.column) for note in parts.notes] == [
