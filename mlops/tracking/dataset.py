@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.data.notes import Note
+from mlops.tracking.params import fit
 from mlops.tracking.pictures import MOST_WHOLE
 from mlops.tracking.store import Store, active_run_from_environment
 
@@ -46,7 +47,7 @@ def log_dataset(store: Store, run_id: str, parts: Parts, context: str = "trainin
     source_type, source = _source(parts.source)
     schema, named = _schema(parts.train.table)
     dataset = Dataset(
-        name=parts.name[:LONGEST_NAME],
+        name=fit(parts.name, LONGEST_NAME),
         digest=parts.digest,
         source_type=source_type,
         source=json.dumps(source),
@@ -140,7 +141,7 @@ def _profile(parts: Parts, named: int) -> dict[str, Any]:
         "columns": columns,
         "columns_in_schema": named,
         **rows,
-        "target": parts.target_name[:LONGEST_NAME],
+        "target": fit(parts.target_name, LONGEST_NAME),
         "classes": len(parts.classes),
     }
 

@@ -28,6 +28,14 @@ def as_params(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: _text(value) for name, value in _flat(settings).items() if value is not None}
 
 
+def fit(text: str, most: int) -> str:
+    """Makes a text of the user's one that every store takes: of so many letters, and encodable."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    if "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
@@ -44,8 +52,7 @@ def _text(value: Any) -> str:
         return _joined("{", entries, "}")
     if isinstance(value, list | tuple):
         return _joined("[", [json.dumps(entry) for entry in value], "]")
-    text = str(value)
-    return text if len(text) <= LONGEST_PARAM else text[: LONGEST_PARAM - 1] + "…"
+    return fit(str(value), LONGEST_PARAM)
 
 
 def _joined(before: str, entries: list[str], after: str) -> str:

@@ -18,7 +18,7 @@ from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
 from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.model import EXAMPLE_ROWS, discard_unregistered, log_model
-from mlops.tracking.params import as_params
+from mlops.tracking.params import as_params, fit
 from mlops.tracking.pictures import log_confusion_matrix
 from mlops.tracking.record import (
     ENDS_TAG,
@@ -304,7 +304,7 @@ class StudyRun:
         confusion: np.ndarray,
         model_name: str,
     ) -> tuple[int, str]:
-        parts = self._parts
+        parts, name = self._parts, fit(self._parts.name, LONGEST_TOLD)
         discard_unregistered(self.store, self.run_id)
         model = log_model(
             self.store,
@@ -324,10 +324,10 @@ class StudyRun:
             registry.TRIAL_TAG: str(best["trial"]),
             registry.EPOCH_TAG: str(best["best_epoch"]),
             "data_digest": parts.digest,
-            "data": _told(parts.name),
+            "data": name,
         }
         description = (
-            f"Predicts `{_told(predictor.target_name)}` of {_told(parts.name)}; test accuracy "
+            f"Predicts `{fit(predictor.target_name, LONGEST_TOLD)}` of {name}; test accuracy "
             f"{metrics['test_accuracy']:.4f}, best of {self._study}."
         )
         version = registry.register(
@@ -339,11 +339,6 @@ class StudyRun:
             description=description,
         )
         return version, model.uri
-
-
-def _told(name: str) -> str:
-    """Makes a name of the user's fit for a registry: short, and of letters that can be printed."""
-    return "".join(letter if letter.isprintable() else " " for letter in name[:LONGEST_TOLD])
 
 
 def _make_run(store: Store, study: str, tags: Mapping[str, str]) -> Run:

@@ -53,10 +53,13 @@ def test_a_param_is_a_setting() -> None:
         [ODD, "a*"],
         [f"c{i}" for i in range(16_000)],
         "x" * 100_000,
+        ODD,
+        "\udcff",
         {},
     ],
-    ids=["odd", "many odd", "long", "some", "a list", "a long list", "a long text", "none"],
-)
+    ids=["odd", "many odd", "long", "some", "a list", "a long list", "a long text", "an odd text",
+         "no text", "none"],
+)  # fmt: skip
 def test_names_of_columns_are_no_params(columns: Any, store: Store) -> None:
     """Real stores take them; what is there of them is whole, and says what is not there."""
     from mlflow.entities import Param
