@@ -99,7 +99,7 @@ def check_table(
     problems += [*unread, *unusable]
     if problems:
         return CheckedTable(pd.DataFrame(index=range(n_rows)), found.codes, found.labels, problems)
-    notes = [Note("dropped", "left out, as wished", column=name) for name in dropped]
+    notes = [Note("dropped", "left out, as wished", column=name, wished=True) for name in dropped]
     kept, told = screen(columns, found.codes, wishes)
     if not kept:
         problems.append(

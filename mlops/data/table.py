@@ -61,6 +61,7 @@ class Parts:
         digest: 16 hex digits, equal for equal content and independent of the split.
         readings: How each feature column is read.
         notes: What was noticed about the table.
+        columns: The names of all columns of the table, the target and those that are left out too.
     """
 
     train: Part
@@ -73,6 +74,7 @@ class Parts:
     digest: str
     readings: tuple[Reading, ...]
     notes: tuple[Note, ...]
+    columns: tuple[str, ...] = ()
 
 
 def load_parts(
@@ -111,6 +113,7 @@ def load_parts(
     raw = _read(path, sklearn, openml, synthetic)
     test_raw = None if test_path is None else read_file(test_path)
     target = _target_of(raw, target)
+    columns = tuple(map(str, raw.frame))  # it is taken apart below
 
     table = check_table(raw, target, 3 if test_raw is None else 2, wishes)
     tables = [table]
@@ -139,6 +142,7 @@ def load_parts(
         digest=digest_of(*tables),
         readings=table.readings,
         notes=(*raw.notes, *(note for checked in tables for note in checked.notes), *notes),
+        columns=columns,
     )
 
 

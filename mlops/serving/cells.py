@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -113,9 +113,14 @@ def shown(value: Any) -> str:
 
 
 def check_names(
-    names: Sequence[str], columns: Columns, problems: Problems, *, row: int | None = None
+    names: Sequence[str],
+    columns: Columns,
+    problems: Problems,
+    *,
+    besides: Collection[str] = (),
+    row: int | None = None,
 ) -> None:
-    """Notes columns that are missing, and others that the model does not have."""
+    """Notes columns that are missing, and those that neither the model has nor `besides`."""
     given = set(names)
     for name in columns.names:
         if name not in given and not problems.full:
@@ -129,7 +134,7 @@ def check_names(
     for name in names:
         if problems.full:
             return
-        if name not in columns.known:
+        if name not in columns.known and name not in besides:
             problems.add(
                 "extra_column",
                 f"a row must have the columns of the model only, got `{plain(name)}`; leave it out "
@@ -137,6 +142,13 @@ def check_names(
                 row=row,
                 field=name,
             )
+
+
+def count_unused(cells: Mapping[str, int], columns: Columns, tally: Tally) -> None:
+    """Counts the cells of columns that only the training table has, of those of each column."""
+    if len(cells) > len(columns.names):
+        for name in columns.ignored & cells.keys():
+            tally.add("unused_column", name, cells[name])
 
 
 def check_count(n_rows: int, limits: RowLimits) -> None:

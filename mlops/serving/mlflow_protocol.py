@@ -96,7 +96,7 @@ def _read(request: Request, columns: Columns) -> Cells:
     if kind not in (JSON, CSV) or any(part != "charset=utf-8" for part in parameters):
         raise unsupported(request.content_type, (JSON, CSV, "in UTF-8"))
     if kind == CSV:
-        cells = read_csv(request.body, columns, request.limits, ignore_others=True)
+        _, cells = read_csv(request.body, columns, request.limits, ignore_others=True)
         return read_cells(columns, cells, "text")
     value = decode_json(request.body)
     given = [name for name in FORMATS if isinstance(value, dict) and name in value]

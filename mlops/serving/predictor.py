@@ -17,7 +17,7 @@ from mlops.serving.network import Network
 from mlops.serving.reading import read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -39,6 +39,7 @@ class Columns:
 
     Args:
         encoder: The model's preprocessing.
+        others: Names of columns that a row may have besides, to no effect.
 
     Attributes:
         names: All columns, in the order of the training table.
@@ -46,15 +47,17 @@ class Columns:
         categorical: Those that hold categories.
         ordered: First the numeric ones, then the others: the order of cells in `Cells`.
         known: The set of names.
+        ignored: Those of `others` that are no columns of the model.
         numbers: The fitted columns of `numeric`.
     """
 
-    def __init__(self, encoder: FeatureEncoder) -> None:
+    def __init__(self, encoder: FeatureEncoder, others: Iterable[str] = ()) -> None:
         self.names = tuple(column.name for column in encoder.columns)
         self.numeric = tuple(c.name for c in encoder.columns if c.kind == "numeric")
         self.categorical = tuple(c.name for c in encoder.columns if c.kind == "categorical")
         self.ordered = self.numeric + self.categorical
         self.known = frozenset(self.names)
+        self.ignored = frozenset(others) - self.known
         self.numbers = tuple(c for c in encoder.columns if isinstance(c, NumericColumn))
         self._singles = [place for place, c in enumerate(self.numbers) if c.single]
         self._take = itemgetter(*self.ordered)
@@ -93,6 +96,7 @@ class ServedModel:
         network: The layers.
         card: What is recorded of the model; see `mlops.tracking.registry.RegisteredModel`.
         n_weights: Weights of the network.
+        training_columns: All columns of the table it was trained on, as far as that is on record.
     """
 
     name: str
@@ -104,6 +108,7 @@ class ServedModel:
     network: Network
     card: dict[str, Any]
     n_weights: int
+    training_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, registered: RegisteredModel) -> ServedModel:
@@ -124,6 +129,7 @@ class ServedModel:
             Network(state, predictor.hyperparameters.activation),
             registered.card,
             sum(array.size for array in state.values()),
+            predictor.training_columns,
         )
         described = registered.card.get("columns", {})
         if set(described) != model.columns.known:
@@ -136,7 +142,7 @@ class ServedModel:
     @cached_property
     def columns(self) -> Columns:
         """The names of the columns."""
-        return Columns(self.encoder)
+        return Columns(self.encoder, (self.target, *self.training_columns))
 
     @cached_property
     def identity(self) -> dict[str, Any]:

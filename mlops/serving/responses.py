@@ -84,7 +84,7 @@ def predictions(model: ServedModel, probabilities: np.ndarray, tally: Tally, mos
         ]
 
     rows = in_parts(probabilities, len(names), written, most)
-    content = {"predictions": rows, "model": model.identity_json}
+    content: dict[str, Any] = {"predictions": rows, "model": model.identity_json}
     if tally.counts:
         content["notes"] = tally.to_json()
     return answered(model, msgspec.json.encode(content), rows=len(probabilities), tally=tally)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlops.data.notes import ODDITIES
+
 Schema = dict[str, Any]
 DETAIL: Schema = {
     "type": "object",
@@ -39,19 +41,6 @@ ERROR: Schema = {
         "model": MODEL,
     },
 }
-NOTES: Schema = {
-    "type": "array",
-    "description": "What was odd about the rows; absent where nothing was.",
-    "items": {
-        "type": "object",
-        "required": ["code", "column", "cells"],
-        "properties": {
-            "code": {"enum": ["unknown_level", "new_gap", "odd_cell", "far_outside"]},
-            "column": {"type": "string"},
-            "cells": {"type": "integer", "description": "how many"},
-        },
-    },
-}
 MLFLOW_ERROR: Schema = {
     "type": "object",
     "required": ["error_code", "message"],
@@ -68,6 +57,18 @@ INFERENCE_ERROR: Schema = {
         "error": {"type": "string"},
         "code": {"type": "string"},
         "details": {"type": "array", "items": DETAIL},
+    },
+}
+NOTE: Schema = {
+    "type": "object",
+    "required": ["code", "column", "cells"],
+    "properties": {
+        "code": {
+            "type": "string",
+            "enum": list(ODDITIES),
+        },
+        "column": {"type": "string"},
+        "cells": {"type": "integer"},
     },
 }
 SCHEME: Schema = {

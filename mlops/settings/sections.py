@@ -93,6 +93,10 @@ class DataSettings(Section):
         None, description="a table that comes with scikit-learn"
     )
     openml: PositiveInt | None = Field(None, description="id of an OpenML data set, e.g. 1590")
+    strict: bool = Field(
+        False,
+        description="refuse a table about which there is something to note but what you asked for",
+    )
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
     )

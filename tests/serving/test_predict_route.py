@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -231,6 +232,65 @@ def test_what_is_odd_about_rows_is_noted(
     metrics = mixed.endpoint.ask("/metrics", method="GET").text
     for code, column, _ in notes or []:
         assert f'mlops_odd_cells_total{{column="{column}",kind="{code}"}}' in metrics
+
+
+ID = {"id": [{"of": "any type"}]}
+
+
+@pytest.mark.parametrize(
+    ("sent", "unused"),
+    [
+        ({"rows": [GOOD, GOOD]}, {}),
+        ({"rows": [{**GOOD, "target": "yes"}] * 2}, {"target": 2}),
+        ({"rows": [GOOD, {"target": None, **GOOD, **ID}]}, {"id": 1, "target": 1}),
+        ({"columns": {name: [cell] * 2 for name, cell in GOOD.items()}}, {}),
+        ({"columns": {**{name: [cell] * 2 for name, cell in GOOD.items()}, **ID}}, {"id": 2}),
+        ("age,city,income,member\n30,Aix,1000.5,True\n30,Aix,1000.5,True\n", {}),
+        ("target,age,city,id,income,member\n7,30,Aix,,1000.5,True\n8,30,Aix,no,1000.5,True\n",
+         {"id": 2, "target": 2}),
+    ],
+)  # fmt: skip
+def test_columns_that_only_the_training_table_has_are_ignored_and_noted(
+    sent: Any, unused: dict[str, int], mixed: Served
+) -> None:
+    kind = "text/csv" if isinstance(sent, str) else "application/json"
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    assert_same(content["predictions"], expected(mixed, pd.DataFrame([GOOD, GOOD])))
+    if not unused:
+        assert content.keys() == {"predictions", "model"}
+        return
+    assert content["notes"] == [
+        {"code": "unused_column", "column": name, "cells": cells} for name, cells in unused.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "details"),
+    [
+        (body(target="yes", aeg=1), [(1, "aeg")]),
+        (body(target="yes", age=...), [(1, "age")]),
+        ({"rows": [{**GOOD, "id": 1}, [30]]}, [(1, None)]),
+        ({"columns": {**{name: [1] for name in GOOD}, **ID, "aeg": [1]}}, [(None, "aeg")]),
+        ("id,age,city,income,aeg\n1,2,3,4,5\n", [(None, "member"), (None, "aeg")]),
+        ("id,id,age,city,income,member\n1,1,2,3,4,5\n", [(None, "id")]),
+    ],
+)
+def test_other_columns_beside_them_are_refused(
+    sent: Any, details: list[Any], mixed: Served
+) -> None:
+    kind = "text/csv" if isinstance(sent, str) else "application/json"
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 422, answer.text
+    found = answer.json()["error"]["details"]
+    assert [(detail["row"], detail["field"]) for detail in found] == details
+
+
+def test_of_a_model_of_before_only_the_target_is_known_to_be_no_column(mixed: Served) -> None:
+    model = replace(mixed.model, training_columns=())
+    assert model.columns.ignored == {"target"}
+    assert mixed.model.columns.ignored == {"id", "target"}
 
 
 TABLE = pa.table(
