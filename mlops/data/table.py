@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,16 @@ import pandas as pd
 from mlops.data.checks import CheckedTable, check_table, check_test_table, digest_of, empty_columns
 from mlops.data.columns import some_of
 from mlops.data.labels import Label
-from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
-from mlops.data.split import stratified_split
+from mlops.data.notes import Note
+from mlops.data.sources import (
+    RawTable,
+    nearest,
+    read_file,
+    read_openml,
+    read_sklearn,
+    read_synthetic,
+)
+from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import SyntheticSpec
 from mlops.errors import InputError, TableError
 
@@ -55,7 +64,8 @@ class Parts:
         target_name: The target column.
         name: Short name of the table, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590" or "synthetic:...".
-        digest: 16 hex digits, equal for equal content and independent of the split.
+        digest: 16 hex digits, equal for equal content that is equally split.
+        notes: What was noticed and decided.
     """
 
     train: Part
@@ -66,6 +76,7 @@ class Parts:
     name: str
     source: str
     digest: str
+    notes: Sequence[Note] = ()
 
 
 def load_parts(
@@ -76,11 +87,13 @@ def load_parts(
     sklearn: str | None = None,
     openml: int | None = None,
     synthetic: SyntheticSpec | None = None,
-    seed: int = 0,
+    split_seed: int = 0,
+    group: str | None = None,
+    time: str | None = None,
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
 ) -> Parts:
-    """Reads a table, checks it, and splits it with every class in every part.
+    """Reads a table, checks it, and splits it, see `mlops.data.split`.
 
     Args:
         path: A CSV or Parquet file.
@@ -90,18 +103,25 @@ def load_parts(
         sklearn: A table of scikit-learn: breast_cancer, digits, iris or wine.
         openml: The number of a table on OpenML.
         synthetic: A table to generate.
-        seed: Seed of the split.
+        split_seed: Another one gives other parts.
+        group: A column; the rows that have the same value in it are in one part. No feature.
+        time: A column; the latest rows are the test part, those before them for validation.
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
-        InputError: The arguments do not name one source, or the shares are not shares.
+        InputError: The arguments do not name one source, or one split.
     """
-    _check_arguments([path, sklearn, openml, synthetic], validation_fraction, test_fraction)
+    spec = SplitSpec(split_seed, group, time, validation_fraction, test_fraction)
+    _check_arguments([path, sklearn, openml, synthetic], spec)
     raw = _read(path, sklearn, openml, synthetic)
     test_raw = None if test_path is None else read_file(test_path)
     target = _target_of(raw, target)
+    _check_split_columns(raw, target, spec)
+    groups = None if group is None else raw.frame[group]
+    if group is not None:
+        raw = replace(raw, frame=raw.frame.drop(columns=group))
 
     table = check_table(raw, target, fewest_rows=3 if test_raw is None else 2)
     tables = [table]
@@ -109,11 +129,13 @@ def load_parts(
         tables.append(check_test_table(test_raw, target, table))
     _raise_if([problem for checked in tables for problem in checked.problems])
 
-    if test_raw is None:
-        fractions = [validation_fraction, test_fraction]
-    else:
-        fractions = [validation_fraction / (1 - test_fraction)]
-    rows = stratified_split(table.codes, fractions, seed)
+    rows, notes = split_rows(
+        table.features,
+        table.codes,
+        spec if test_raw is None else spec.beside_test_file(),
+        group=groups,
+        time=None if time is None else table.features[time],
+    )
     _raise_if(empty_columns(table.features, rows[0]))
     parts = [_part(table, chosen) for chosen in rows]
     parts += [_part(held_out, np.arange(len(held_out.codes))) for held_out in tables[1:]]
@@ -126,7 +148,8 @@ def load_parts(
         target_name=target,
         name=raw.name,
         source=raw.source,
-        digest=digest_of(*tables),
+        digest=digest_of(*tables, parts=rows),
+        notes=notes,
     )
 
 
@@ -165,9 +188,24 @@ def _target_of(raw: RawTable, target: str | None) -> str:
     return chosen
 
 
-def _check_arguments(
-    sources: list[object], validation_fraction: float, test_fraction: float
-) -> None:
+def _check_split_columns(raw: RawTable, target: str, spec: SplitSpec) -> None:
+    for setting, name in (("group", spec.group), ("time", spec.time)):
+        if name is None:
+            continue
+        others = [other for other in map(str, raw.frame) if other != target]
+        if name == target:
+            raise TableError(
+                f"`data.{setting}` must be another column than the target, got `{name}`; choose "
+                f"one of {some_of(others, most=20)}"
+            )
+        if name not in raw.frame:
+            raise TableError(
+                f"`data.{setting}` must be a column of the table, got `{name}`; "
+                f"{nearest(name, others)}"
+            )
+
+
+def _check_arguments(sources: list[object], spec: SplitSpec) -> None:
     problems = []
     given = sum(source is not None for source in sources)
     if given != 1:
@@ -175,7 +213,12 @@ def _check_arguments(
             "a table must have one source, `path`, `sklearn`, `openml` or `synthetic`, got "
             f"{given}; give exactly one of them"
         )
-    shares = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    if spec.group is not None and spec.time is not None:
+        problems.append(
+            f"`group` and `time` must not both be given, got `{spec.group}` and `{spec.time}`; "
+            "leave one out"
+        )
+    shares = {name: getattr(spec, name) for name in ("validation_fraction", "test_fraction")}
     for name, share in shares.items():
         if not 0 < share < 1:
             problems.append(f"`{name}` must be above 0 and below 1, got {share}; 0.2 is usual")

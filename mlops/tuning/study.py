@@ -205,14 +205,14 @@ def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str
     return {**settings, "max_evals": max(record.ends), **this_time}
 
 
-def _load(data: DataSettings, seed: int) -> Parts:
+def _load(data: DataSettings) -> Parts:
     from mlops.data.synthetic import SyntheticSpec
     from mlops.data.table import load_parts
 
     given = data.model_dump(exclude={"synthetic"})
     if data.path is None and data.sklearn is None and data.openml is None:
         given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
-    return load_parts(**given, seed=seed)
+    return load_parts(**given)
 
 
 def _title(plan: Plan, parts: Parts) -> str:
@@ -248,7 +248,7 @@ def _make_ready(
     if data.path is None:
         # Two imports at once take turns, and Ray's processes could be starting meanwhile.
         importlib.import_module("ray")
-    loading = background.submit(_load, data, plan.seed)
+    loading = background.submit(_load, data)
     if data.path is not None:
         loading.result()
     preparing = background.submit(lambda: _prepare(loading.result()))
