@@ -94,7 +94,7 @@ class _Counts:
                     yield int(code), part
 
     def can_spare(self, rows: np.ndarray, but_for: int = -1) -> bool:
-        """Whether each class of these rows, but for one, has others in the part that they are in."""
+        """Whether each class of these rows but one has others in the part that they are in."""
         cells, taken = np.unique(self._cells(rows), return_counts=True)
         left = (self._counts[cells] > taken) | (cells // self._n_parts == but_for)
         return bool(left.all())

@@ -1,4 +1,4 @@
-"""Which rows are in which part: a matter of the table and of its settings, not of a study's seed."""
+"""Which rows are in which part: a matter of the table and its settings, not of a study's seed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mlops.errors import TableError
 TRAIN, VALIDATION, TEST = range(3)
 NAMES = ("training", "validation", "test")
 # Equal rows stay together as long as no part's share strays by more than 0.04 (one standard
-# deviation), or by 1.7 times what it would if all rows were different.
+# deviation), or by twice what it would if all rows were different.
 _MOST_UNEVEN = 0.01
-_MOST_REPEATED = 3
+_MOST_REPEATED = 4
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def split_rows(
     if rows were drawn; exact ones would move rows whenever some are added. Equal rows are in one
     part. Each class is in every part: see `mlops.data.dealing`.
 
-    Exempt are rows that are repeated so often that the parts' sizes would depend on where these
-    few fall, as in a table of few distinct rows. They are dealt one by one: by the hash of what a
-    row holds and of how many equal ones of its class came before, the first one where it would be.
+    Exempt is a table of so few distinct rows that the parts' sizes would depend on where the most
+    frequent ones fall. Its rows are dealt one by one: by the hash of what a row holds and of how
+    many equal ones of its class came before, so that the first one is where it would be otherwise.
 
     With a group it is the group's hash instead, and nothing parts a group. With a time see
     `mlops.data.timesplit`; then a part may lack a class.
@@ -123,37 +123,24 @@ def _by_hash(
 
 
 def _units_of_rows(hashes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, list[Note]]:
-    """Returns what is dealt as a whole: equal rows, but for those that are dealt one by one."""
-    common = _too_common(hashes)
-    if not len(common):
+    """Returns what is dealt as a whole: equal rows, or each row of a table of few distinct ones."""
+    _, counts = np.unique(hashes, return_counts=True)
+    # Parts that are dealt by units of w_i of the table each have shares of variance
+    # f (1 - f) sum(w_i^2).
+    uneven = np.sum(np.square(counts / len(hashes)))
+    if uneven <= max(_MOST_UNEVEN, _MOST_REPEATED / len(hashes)):
         return hashes, []
-    rows = np.flatnonzero(np.isin(hashes, common))
-    units = hashes.copy()
-    before = repeats(hashes[rows], codes[rows]).astype(np.uint64)
-    units[rows] ^= np.where(before, scattered(before), np.uint64(0))
+    before = repeats(hashes, codes).astype(np.uint64)
+    units = hashes ^ np.where(before, scattered(before), np.uint64(0))
     return units, [
         Note(
             "equal_rows_dealt",
-            f"{len(rows):,} of {len(hashes):,} rows are {len(common):,} different one(s), too few "
-            "to keep equal rows in one part: they are dealt one by one, so test rows repeat "
-            "training rows; --data.group COLUMN says which rows belong together",
-            cells=len(rows),
+            f"of {len(hashes):,} rows only {len(counts):,} are different, too few, or some too "
+            "frequent, to keep equal rows in one part: rows are dealt one by one, so test rows "
+            "repeat training rows; --data.group COLUMN says which rows belong together",
+            cells=len(hashes),
         )
     ]
-
-
-def _too_common(hashes: np.ndarray) -> np.ndarray:
-    """Returns the hashes of the rows that cannot stay together: the most frequent ones.
-
-    Shares of parts that are dealt by units of w_i of the table each have the variance
-    f (1 - f) sum(w_i^2).
-    """
-    distinct, counts = np.unique(hashes, return_counts=True)
-    ordered = np.sort(counts)
-    uneven = np.cumsum(ordered.astype(np.float64) ** 2)
-    most = max(_MOST_UNEVEN * len(hashes) ** 2, _MOST_REPEATED * len(hashes))
-    kept = np.searchsorted(uneven, most, side="right")
-    return distinct[counts >= ordered[kept]] if kept < len(ordered) else distinct[:0]
 
 
 def _units_of_groups(

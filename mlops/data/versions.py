@@ -1,4 +1,4 @@
-"""Versions of what a study and a model take for granted of a table; on record with each study."""
+"""Versions of what a study takes for granted of its table; on record with each study."""
 
 from __future__ import annotations
 
@@ -7,3 +7,6 @@ READING_VERSION = 2
 
 SPLIT_VERSION = 2
 """Which rows are in which part: 1 drawn by the study's seed, 2 by what a row holds."""
+
+RELEASE = "0.2"
+"""The release that has these versions; 0.1 had both first ones and did not record them."""

@@ -118,7 +118,7 @@ def _compare(
     old, new = score(champion.predictor), score(candidate.predictor)
     told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
     if _digest(champion) != _digest(candidate):
-        told += ", which was trained on another table"
+        told += ", which was trained on other rows"
     better = new < old if metric.endswith("loss") else new > old
     return _Verdict(better, told, f"version {before}")
 
