@@ -21,8 +21,8 @@ def deal_absent_classes(
 
     Where a part lacks a class it gets the unit of that class whose place is nearest to the part's
     span, of the smallest units, unless a class would then be absent where it comes from. A class of
-    fewer units than parts is dealt row by row; where units may not be parted, the training part,
-    which is the first one, has it before others.
+    fewer units than parts is dealt row by row. Where that is not allowed or not enough, the
+    training part, which is the first one, has the class before others.
 
     Args:
         part_of: The part of each row, changed in place: [N] int64.
@@ -51,7 +51,7 @@ def deal_absent_classes(
             singles = (rows[[at]] for at in np.argsort(far, kind="stable"))
             chosen = next(filter(counts.can_spare, singles), None)
             parted += chosen is not None
-        elif chosen is None and part == 0:
+        if chosen is None and part == 0:
             units_of_class = of_unit.small_and_near(rows, far)
             chosen = next((it for it in units_of_class if counts.can_spare(it, code)), None)
         if chosen is not None:

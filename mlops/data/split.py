@@ -154,8 +154,7 @@ def _units_of_groups(
     if gaps.any():
         units[gaps] = row_hashes(features)[used[gaps]]
         text = f"{int(gaps.sum()):,} row(s) without a group are each dealt by what they hold"
-        first = int(used[gaps][0]) + 1
-        notes.append(Note("group_gaps", text, column=name, cells=int(gaps.sum()), line=first))
+        notes.append(Note("group_gaps", text, column=name, cells=int(gaps.sum())))
     return units, notes
 
 

@@ -59,9 +59,8 @@ def split_by_time(
     text = f"{which} rows are the latest, {told}"
     notes = [Note("time_split", text, column=name, cells=len(used))]
     if gaps.any():
-        count, first = int(gaps.sum()), int(used[gaps][0]) + 1
-        text = f"{count:,} row(s) without a time are training rows"
-        notes.append(Note("time_gaps", text, column=name, cells=count, line=first))
+        text = f"{int(gaps.sum()):,} row(s) without a time are training rows"
+        notes.append(Note("time_gaps", text, column=name, cells=int(gaps.sum())))
     return part_of, notes
 
 

@@ -185,6 +185,7 @@ def test_a_class_of_too_few_rows_is_at_least_learned() -> None:
     codes[[11, 23]] = 2
     for seed in range(20):
         part_of, _ = placed(frame, codes, SplitSpec(split_seed=seed))
+        assert part_of[7] == 0
         assert 0 in part_of[[11, 23]]
 
 
