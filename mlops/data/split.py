@@ -149,7 +149,7 @@ def _units_of_groups(
     name = str(group.name)
     units, gaps = (found[used] for found in text_hashes(group))
     n_groups = len(np.unique(units[~gaps]))
-    text = f"the rows of each of its {n_groups:,} groups are in one part"
+    text = f"the rows of each of its {n_groups:,} groups are in one part; it is no feature itself"
     notes = [Note("group_split", text, column=name, cells=len(used))]
     if gaps.any():
         units[gaps] = row_hashes(features)[used[gaps]]
