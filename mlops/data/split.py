@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +58,7 @@ def split_rows(
     *,
     group: pd.Series | None = None,
     time: pd.Series | None = None,
+    line_of: Callable[[int], int | None] = lambda row: row + 1,
 ) -> tuple[list[np.ndarray], list[Note]]:
     """Splits rows by what they hold, so that a row stays in its part when others are added.
 
@@ -78,6 +80,7 @@ def split_rows(
         spec: How to split.
         group: Column `spec.group`: [N].
         time: Column `spec.time`, numbers or dates: [N].
+        line_of: Tells the line, for people, of a row.
 
     Returns:
         parts: Row positions, ascending: [N_i] int64; training, validation and, if
@@ -90,36 +93,31 @@ def split_rows(
     used = np.flatnonzero(codes >= 0)
     if time is not None:
         fractions = (spec.validation_fraction, spec.test_fraction)[: spec.n_parts - 1]
-        part_of, notes = split_by_time(time, used, fractions)
+        part_of, notes = split_by_time(time, used, fractions, line_of)
     else:
-        part_of, notes = _by_hash(features, codes, used, spec, group)
+        if group is None:
+            units, notes = _units_of_rows(row_hashes(features)[used], codes[used])
+        else:
+            units, notes = _units_of_groups(group, features, used, line_of)
+        part_of, dealt = _by_place(units, codes[used], spec)
+        notes += dealt
     parts = [used[part_of == part] for part in range(spec.n_parts)]
     if group is not None or time is not None:
         notes += _lacking(codes[used], part_of, spec)
     return parts, notes
 
 
-def _by_hash(
-    features: pd.DataFrame,
-    codes: np.ndarray,
-    used: np.ndarray,
-    spec: SplitSpec,
-    group: pd.Series | None,
+def _by_place(
+    units: np.ndarray, codes: np.ndarray, spec: SplitSpec
 ) -> tuple[np.ndarray, list[Note]]:
-    codes = codes[used]
-    if group is None:
-        units, notes = _units_of_rows(row_hashes(features)[used], codes)
-    else:
-        units, notes = _units_of_groups(group, features, used)
+    """Puts units of rows into parts: [N] uint64, and the class of each row."""
     salted = scattered(units ^ scattered(np.array([spec.split_seed + 1], dtype=np.uint64)))
     places = (salted >> np.uint64(11)) * 2.0**-53
     ends = np.cumsum([spec.test_fraction, spec.validation_fraction, 1.0])
     part_of = TEST - np.searchsorted(ends[:2], places, side="right")
-    spans = {TEST: (0.0, ends[0]), VALIDATION: (ends[0], ends[1]), TRAIN: (ends[1], 1.0)}
-    dealt = deal_absent_classes(
-        part_of, units, codes, places, [spans[part] for part in range(spec.n_parts)], group is None
-    )
-    return part_of, [*notes, *dealt]
+    spans = [(ends[1], 1.0), (ends[0], ends[1]), (0.0, ends[0])][: spec.n_parts]
+    may_part = spec.group is None
+    return part_of, deal_absent_classes(part_of, units, codes, places, spans, may_part)
 
 
 def _units_of_rows(hashes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, list[Note]]:
@@ -144,17 +142,22 @@ def _units_of_rows(hashes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, l
 
 
 def _units_of_groups(
-    group: pd.Series, features: pd.DataFrame, used: np.ndarray
+    group: pd.Series,
+    features: pd.DataFrame,
+    used: np.ndarray,
+    line_of: Callable[[int], int | None],
 ) -> tuple[np.ndarray, list[Note]]:
+    """Returns what is dealt as a whole: a group, or a row without one."""
     name = str(group.name)
     units, gaps = (found[used] for found in text_hashes(group))
-    n_groups = len(np.unique(units[~gaps]))
+    n_groups, n_gaps = len(np.unique(units[~gaps])), int(gaps.sum())
     text = f"the rows of each of its {n_groups:,} groups are in one part; it is no feature itself"
     notes = [Note("group_split", text, column=name, cells=len(used))]
-    if gaps.any():
+    if n_gaps:
         units[gaps] = row_hashes(features)[used[gaps]]
-        text = f"{int(gaps.sum()):,} row(s) without a group are each dealt by what they hold"
-        notes.append(Note("group_gaps", text, column=name, cells=int(gaps.sum())))
+        text = f"{n_gaps:,} row(s) without a group are each dealt by what they hold"
+        line = line_of(int(used[gaps][0]))
+        notes.append(Note("group_gaps", text, column=name, cells=n_gaps, line=line))
     return units, notes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,10 @@ from mlops.errors import TableError
 
 
 def split_by_time(
-    time: pd.Series, used: np.ndarray, fractions: Sequence[float]
+    time: pd.Series,
+    used: np.ndarray,
+    fractions: Sequence[float],
+    line_of: Callable[[int], int | None],
 ) -> tuple[np.ndarray, list[Note]]:
     """Makes the latest rows the last part, those before them the part before.
 
@@ -25,6 +28,7 @@ def split_by_time(
         time: Numbers or dates: [N].
         used: The rows that are to be split: [M] int64.
         fractions: Shares of all parts but the first, in the order of time.
+        line_of: Tells the line, for people, of a row.
 
     Returns:
         part_of: The part of each of these rows: [M] int64.
@@ -59,8 +63,9 @@ def split_by_time(
     text = f"{which} rows are the latest, {told}"
     notes = [Note("time_split", text, column=name, cells=len(used))]
     if gaps.any():
-        text = f"{int(gaps.sum()):,} row(s) without a time are training rows"
-        notes.append(Note("time_gaps", text, column=name, cells=int(gaps.sum())))
+        n_gaps, line = int(gaps.sum()), line_of(int(used[gaps][0]))
+        text = f"{n_gaps:,} row(s) without a time are training rows"
+        notes.append(Note("time_gaps", text, column=name, cells=n_gaps, line=line))
     return part_of, notes
 
 
