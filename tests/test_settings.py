@@ -435,6 +435,9 @@ def test_problem(name: str, text: str | None, flags: list[str], line: str) -> No
         ("tune", "defaults: {momentum: 1}", [], "defaults.momentum"),
         ("tune", "epochs: 1000000", [], "epochs"),
         ("tune", None, ["--seed", "4294967296"], "seed"),  # more than NumPy's generators take
+        ("tune", None, ["--data.split_seed", "-1"], "data.split_seed"),
+        ("tune", None, ["--data.test_fraction", "0"], "data.test_fraction"),
+        ("train", "data: {validation_fraction: 1}", [], "data.validation_fraction"),
         ("train", "batch_size: true", [], "batch_size"),
     ],
 )
@@ -444,6 +447,22 @@ def test_unreadable_settings_are_one_line_that_names_them(
     (problem,) = problems_of(name, *flags, text=text)
     assert problem.startswith(f"{named}: must be ")
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--data.group", "a", "--data.time", "b"], "group and time must not both be given"),
+        (
+            ["--data.test_fraction", "0.9", "--data.validation_fraction", "0.1"],
+            "must leave rows to train on, got a sum of 1; keep it below 1",
+        ),
+    ],
+)
+def test_settings_of_the_split_that_do_not_go_together(flags: list[str], says: str) -> None:
+    (problem,) = problems_of("tune", *flags)
+    assert problem.startswith("data: ")
+    assert says in problem
 
 
 @pytest.mark.parametrize("path", ["nowhere.yaml", "."])

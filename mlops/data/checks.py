@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -214,10 +214,14 @@ def empty_columns(features: pd.DataFrame, rows: np.ndarray) -> list[str]:
     return [name for name, gap in gaps.items() if gap.sum() >= len(rows) and gap[rows].all()]
 
 
-def digest_of(*tables: CheckedTable) -> str:
-    """Returns 16 hex digits that are equal for equal content.
+def digest_of(*tables: CheckedTable, parts: Sequence[np.ndarray] = ()) -> str:
+    """Returns 16 hex digits that are equal for equal content that is equally split.
 
     Names, cells and their order count; how a column of numbers or text was stored does not.
+
+    Args:
+        tables: The table, and the test table if there is one.
+        parts: The rows of each part of the first one: [N_i] int64.
     """
     digest = hashlib.sha256()
     for table in tables:
@@ -227,6 +231,9 @@ def digest_of(*tables: CheckedTable) -> str:
                 digest.update(piece)
         digest.update(repr(table.labels).encode())
         digest.update(table.codes.tobytes())
+    for rows in parts:
+        digest.update(f"\n{len(rows)}\n".encode())
+        digest.update(rows.tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 from mlops.data.checks import CheckedTable, check_table, check_test_table, digest_of, empty_columns
 from mlops.data.columns import some_of
 from mlops.data.labels import Label
+from mlops.data.names import nearest
 from mlops.data.notes import Note
-from mlops.data.reading import Reading, Wish
+from mlops.data.reading import Reading, Wish, read_column
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
-from mlops.data.split import stratified_split
+from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import SyntheticSpec
 from mlops.errors import InputError, TableError
 
@@ -58,9 +59,9 @@ class Parts:
         target_name: The target column.
         name: Short name of the table, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590" or "synthetic:...".
-        digest: 16 hex digits, equal for equal content and independent of the split.
+        digest: 16 hex digits, equal for equal content that is equally split.
         readings: How each feature column is read.
-        notes: What was noticed about the table.
+        notes: What was noticed and decided.
         columns: The names of all columns of the table, the target and those that are left out too.
     """
 
@@ -85,12 +86,14 @@ def load_parts(
     sklearn: str | None = None,
     openml: int | None = None,
     synthetic: SyntheticSpec | None = None,
-    seed: int = 0,
+    split_seed: int = 0,
+    group: str | None = None,
+    time: str | None = None,
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
     wishes: Mapping[str, Wish] | None = None,
 ) -> Parts:
-    """Reads a table, checks it, and splits it with every class in every part.
+    """Reads a table, checks it, and splits it, see `mlops.data.split`.
 
     Args:
         path: A CSV or Parquet file.
@@ -100,20 +103,28 @@ def load_parts(
         sklearn: A table of scikit-learn: breast_cancer, digits, iris or wine.
         openml: The number of a table on OpenML.
         synthetic: A table to generate.
-        seed: Seed of the split.
+        split_seed: Another one gives other parts.
+        group: A column; the rows that have the same value in it are in one part. No feature.
+        time: A column; the latest rows are the test part, those before them for validation.
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
         wishes: What the user says of columns, by name or pattern.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
-        InputError: The arguments do not name one source, or the shares are not shares.
+        InputError: The arguments do not name one source, or one split.
     """
-    _check_arguments([path, sklearn, openml, synthetic], validation_fraction, test_fraction)
+    spec = SplitSpec(split_seed, group, time, validation_fraction, test_fraction)
+    _check_arguments([path, sklearn, openml, synthetic], spec)
     raw = _read(path, sklearn, openml, synthetic)
     test_raw = None if test_path is None else read_file(test_path)
     target = _target_of(raw, target)
+    _check_split_columns(raw, target, spec)
     columns = tuple(map(str, raw.frame))  # it is taken apart below
+    groups = None if group is None else raw.frame[group]
+    times = None if time is None else pd.Series(read_column(time, raw.frame[time].array).values)
+    if group is not None:
+        raw = replace(raw, frame=raw.frame.drop(columns=group))
 
     table = check_table(raw, target, 3 if test_raw is None else 2, wishes)
     tables = [table]
@@ -121,13 +132,15 @@ def load_parts(
         tables.append(check_test_table(test_raw, target, table))
     _raise_if([problem for checked in tables for problem in checked.problems])
 
-    if test_raw is None:
-        fractions = [validation_fraction, test_fraction]
-    else:
-        fractions = [validation_fraction / (1 - test_fraction)]
-    usable = np.flatnonzero(table.codes >= 0)
-    rows = [usable[chosen] for chosen in stratified_split(table.codes[usable], fractions, seed)]
-    table, notes = _without_empty(table, rows[0])
+    rows, split_notes = split_rows(
+        table.features,
+        table.codes,
+        spec if test_raw is None else spec.beside_test_file(),
+        group=groups,
+        time=None if times is None else times.rename(time),
+        line_of=lambda row: raw.line_of(row) or row + 1,
+    )
+    table, more_notes = _without_empty(table, rows[0])
     parts = [_part(table, chosen) for chosen in rows]
     parts += [_part(held_out, np.flatnonzero(held_out.codes >= 0)) for held_out in tables[1:]]
     train, validation, test = parts
@@ -139,9 +152,14 @@ def load_parts(
         target_name=target,
         name=raw.name,
         source=raw.source,
-        digest=digest_of(*tables),
+        digest=digest_of(*tables, parts=rows),
         readings=table.readings,
-        notes=(*raw.notes, *(note for checked in tables for note in checked.notes), *notes),
+        notes=(
+            *raw.notes,
+            *(note for checked in tables for note in checked.notes),
+            *split_notes,
+            *more_notes,
+        ),
         columns=columns,
     )
 
@@ -194,9 +212,24 @@ def _target_of(raw: RawTable, target: str | None) -> str:
     return chosen
 
 
-def _check_arguments(
-    sources: list[object], validation_fraction: float, test_fraction: float
-) -> None:
+def _check_split_columns(raw: RawTable, target: str, spec: SplitSpec) -> None:
+    for setting, name in (("group", spec.group), ("time", spec.time)):
+        if name is None:
+            continue
+        others = [other for other in map(str, raw.frame) if other != target]
+        if name == target:
+            raise TableError(
+                f"`data.{setting}` must be another column than the target, got `{name}`; choose "
+                f"one of {some_of(others, most=20)}"
+            )
+        if name not in raw.frame:
+            raise TableError(
+                f"`data.{setting}` must be a column of the table, got `{name}`; "
+                f"{nearest(name, others)}"
+            )
+
+
+def _check_arguments(sources: list[object], spec: SplitSpec) -> None:
     problems = []
     given = sum(source is not None for source in sources)
     if given != 1:
@@ -204,7 +237,12 @@ def _check_arguments(
             "a table must have one source, `path`, `sklearn`, `openml` or `synthetic`, got "
             f"{given}; give exactly one of them"
         )
-    shares = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+    if spec.group is not None and spec.time is not None:
+        problems.append(
+            f"`group` and `time` must not both be given, got `{spec.group}` and `{spec.time}`; "
+            "leave one out"
+        )
+    shares = {name: getattr(spec, name) for name in ("validation_fraction", "test_fraction")}
     for name, share in shares.items():
         if not 0 < share < 1:
             problems.append(f"`{name}` must be above 0 and below 1, got {share}; 0.2 is usual")

@@ -23,6 +23,7 @@ _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 Auto = Literal["auto"]
 ColumnWish = Literal["numeric", "categorical", "date", "drop", "keep"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def _of_cluster(value: str | None) -> str | None:
@@ -88,7 +89,9 @@ class DataSettings(Section):
 
     path: str | None = Field(None, description="your table, .csv or .parquet")
     target: str | None = Field(None, description="the column to predict")
-    test_path: str | None = Field(None, description="a test table of its own; else 20% is split")
+    test_path: str | None = Field(
+        None, description="a test table of its own; else a share of the rows is split off"
+    )
     sklearn: Literal["breast_cancer", "wine", "digits", "iris"] | None = Field(
         None, description="a table that comes with scikit-learn"
     )
@@ -107,6 +110,19 @@ class DataSettings(Section):
     )
     drop: list[str] = Field([], description="columns to leave out, by name or pattern: a,b*")
     keep: list[str] = Field([], description="columns not to leave out, though they seem useless")
+    split_seed: Seed = Field(
+        0, description="another one gives other parts; which part a row is in depends on its cells"
+    )
+    group: str | None = Field(
+        None,
+        description="a column, such as an id of a customer, whose equal values stay in one part; "
+        "it is no feature, and with it parts stay the same when columns are added",
+    )
+    time: str | None = Field(
+        None, description="a column of dates or numbers: the latest rows are the test part"
+    )
+    validation_fraction: Share = Field(0.16, description="share of the rows for validation")
+    test_fraction: Share = Field(0.2, description="share of the rows for the test")
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSettings:
@@ -124,6 +140,21 @@ class DataSettings(Section):
         if self.test_path is not None and self.path is None:
             raise ValueError(
                 "test_path must come with a training table, got no path; add --data.path FILE"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_split(self) -> DataSettings:
+        if self.group is not None and self.time is not None:
+            raise ValueError(
+                f"group and time must not both be given, got {shortened(self.group)} and "
+                f"{shortened(self.time)}; leave one out"
+            )
+        shares = self.validation_fraction + self.test_fraction
+        if shares >= 1:
+            raise ValueError(
+                "validation_fraction and test_fraction must leave rows to train on, got a sum of "
+                f"{shares:g}; keep it below 1"
             )
         return self
 

@@ -62,7 +62,7 @@ class StudySettings(Section):
         description="what the best epoch and the best trial are best in; of equals the lower "
         "val_loss, then the later epoch",
     )
-    seed: Seed = Field(0, description="seed of the split, the search and the training")
+    seed: Seed = Field(0, description="seed of the search and the training")
     study: str | None = Field(None, description="name of the study; by default job and time")
     address: Address = Field(
         None,

@@ -1,7 +1,8 @@
-"""What a study was begun with: its settings, as tags of its run.
+"""What a study was begun with: its settings and how tables were read, as tags of its run.
 
-They are there before the run counts as a study, so that no study can be without them, and carry a
-digest, so that half of them are none. Studies of earlier versions have them as an artifact alone.
+They are there before the run counts as a study, so that no study can be without them, and the
+settings carry a digest, so that half of them are none. A study that was begun when tables were read
+or split otherwise is refused: its trials were of other rows.
 """
 
 from __future__ import annotations
@@ -9,21 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
+from mlops.data.versions import READING_VERSION, RELEASE, SPLIT_VERSION
 from mlops.errors import InputError
-from mlops.tracking.store import Store
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-# For people, and for versions before the tags.
+# For people.
 SETTINGS = "settings.yaml"
 SETTINGS_TAG = "settings"
 # MLflow cuts values of more than 8,000 letters, earlier versions of 5,000.
 LONGEST_PART = 4000
+VERSIONS = {"reading_version": str(READING_VERSION), "split_version": str(SPLIT_VERSION)}
+RELEASE_TAG = "release"
+# The last one that did not record it.
+_FIRST_RELEASE = "0.1"
 
 
 def settings_tags(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -39,21 +39,41 @@ def settings_tags(settings: Mapping[str, Any]) -> dict[str, str]:
     return {**tags, SETTINGS_TAG: json.dumps(head)}
 
 
-def read_settings(store: Store, run: Run) -> dict[str, Any]:
+def version_tags() -> dict[str, str]:
+    """Returns the tags that say how a study's table was read and split, and by which release."""
+    return {**VERSIONS, RELEASE_TAG: RELEASE}
+
+
+def check_versions(tags: Mapping[str, str]) -> None:
+    """Checks that a study was begun when tables were read and split as they are now.
+
+    Args:
+        tags: Those of its run.
+
+    Raises:
+        InputError: It was not.
+    """
+    if any(tags.get(name) != version for name, version in VERSIONS.items()):
+        release = tags.get(RELEASE_TAG, _FIRST_RELEASE)
+        raise InputError(
+            f"study: must have been begun by a release that reads and splits tables as {RELEASE} "
+            f"does to be resumed, got `{tags['study']}` of release {release}; go on with it under "
+            f"release {release}, or begin another --study"
+        )
+
+
+def read_settings(tags: Mapping[str, str]) -> dict[str, Any]:
     """Reads what a study was begun with.
 
     Args:
-        store: Where the study is.
-        run: Its run.
+        tags: Those of its run.
 
     Raises:
         InputError: They are not there, or not those that were recorded.
-        TrackingError: The store cannot be asked.
     """
-    tags = run.data.tags
     try:
-        return _from_tags(tags) if SETTINGS_TAG in tags else _from_artifact(store, run)
-    except (KeyError, ValueError, TypeError, yaml.YAMLError) as error:
+        return _from_tags(tags)
+    except (KeyError, ValueError, TypeError) as error:
         raise InputError(
             "study: must have the settings that it was begun with to be resumed, got "
             f"`{tags['study']}` without ({_reason(error)}); put them back, or begin another --study"
@@ -66,17 +86,6 @@ def _from_tags(tags: Mapping[str, str]) -> dict[str, Any]:
     if _digest(text) != head["sha256"]:
         raise ValueError("its tags have been changed")
     return dict(json.loads(text))
-
-
-def _from_artifact(store: Store, run: Run) -> dict[str, Any]:
-    content = store.read_bytes(run.info.run_id, SETTINGS)
-    if content is None:
-        raise ValueError(f"no {SETTINGS} in {run.info.artifact_uri}")
-    settings = yaml.safe_load(content)
-    # Whose driver died while it wrote the file may have half of it.
-    if not settings or not content.endswith(b"\n"):
-        raise ValueError(f"half of {SETTINGS} in {run.info.artifact_uri}")
-    return dict(settings)
 
 
 def _digest(text: str) -> str:

@@ -131,7 +131,7 @@ def _compare(
         told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
         better = new < old if metric.endswith("loss") else new > old
     if _digest(champion) != _digest(candidate):
-        told += ", which was trained on another table"
+        told += ", which was trained on other rows"
     return _Verdict(better, told + reading, f"version {before}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
 from mlops.nn.records import Outcome
-from mlops.tracking.begun import read_settings
+from mlops.tracking.begun import check_versions, read_settings
 from mlops.tracking.spool import Call
 from mlops.tracking.store import Store, explained
 
@@ -83,7 +83,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord | None:
         name: The study; None for the last one that was begun.
 
     Raises:
-        InputError: It cannot be read what the study was begun as.
+        InputError: It cannot be read what the study was begun as, or its table is not read so now.
         TrackingError: The store cannot be asked.
     """
     with explained(store):
@@ -94,6 +94,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord | None:
         if run is None:
             return None
         tags = run.data.tags
+        check_versions(tags)
         for needed in ("data_digest", ENDS_TAG, *_PACKING[:2]):
             if needed not in tags:
                 raise InputError(
@@ -103,7 +104,7 @@ def find_study(store: Store, name: str | None) -> StudyRecord | None:
         return StudyRecord(
             name=tags["study"],
             run_id=run.info.run_id,
-            settings=read_settings(store, run),
+            settings=read_settings(tags),
             data_digest=tags["data_digest"],
             packing={name: int(tags[name]) for name in _PACKING if name in tags},
             ends=_ends(run),

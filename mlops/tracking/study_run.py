@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.data.notes import to_json
 from mlops.errors import InputError, RecordError, TrackingError
 from mlops.tracking import registry
-from mlops.tracking.begun import SETTINGS, settings_tags
+from mlops.tracking.begun import SETTINGS, settings_tags, version_tags
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
 from mlops.tracking.lease import DriverTag, Lease
@@ -91,7 +91,7 @@ class StudyRun:
         if patiently(store, lambda: study_exists(store, study)):
             raise _exists(study)
         tags = {"study": study, "data_digest": parts.digest, ENDS_TAG: str(max_evals)}
-        tags |= {ORIGIN_TAG: uuid.uuid4().hex, **settings_tags(settings)}
+        tags |= {ORIGIN_TAG: uuid.uuid4().hex, **settings_tags(settings), **version_tags()}
         tags |= {name: str(value) for name, value in packing.items() if name != PACKING_TAG}
         tags[PACKING_TAG] = str(packing[PACKING_TAG])  # the last one
         run = patiently(store, lambda: _make_run(store, study, tags))

@@ -36,6 +36,11 @@ SAME = (
     "pruning",
     "pack_size",
     "resources.precision",
+    "data.split_seed",
+    "data.group",
+    "data.time",
+    "data.validation_fraction",
+    "data.test_fraction",
 )
 
 _ABSENT = object()

@@ -208,7 +208,7 @@ def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str
     return {**settings, "max_evals": max(record.ends), **this_time}
 
 
-def _load(data: DataSettings, seed: int) -> Parts:
+def _load(data: DataSettings) -> Parts:
     """Reads the table and tells what was noticed about it.
 
     Raises:
@@ -221,7 +221,7 @@ def _load(data: DataSettings, seed: int) -> Parts:
     given = data.model_dump(exclude={"synthetic", "columns", "drop", "keep", "strict"})
     if data.path is None and data.sklearn is None and data.openml is None:
         given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
-    parts = load_parts(**given, seed=seed, wishes=data.wishes)
+    parts = load_parts(**given, wishes=data.wishes)
     if data.strict and (found := [note for note in parts.notes if not note.wished]):
         raise TableError([f"data.strict: {note}" for note in found])
     notes = (*parts.notes, *notes_on_record(parts))
@@ -263,7 +263,7 @@ def _make_ready(
     if data.path is None:
         # Two imports at once take turns, and Ray's processes could be starting meanwhile.
         importlib.import_module("ray")
-    loading = background.submit(_load, data, plan.seed)
+    loading = background.submit(_load, data)
     if data.path is not None:
         loading.result()
     preparing = background.submit(lambda: _prepare(loading.result()))

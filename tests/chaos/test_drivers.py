@@ -60,6 +60,8 @@ def test_a_study_is_extended(
     other = finish(tmp_path, "--resume", "--metric", "val_f1", "--seed", "3", status=2, **cluster)
     assert "metric: must be what it was to resume `chaos`" in other.said()
     assert "seed: must be what it was" in other.said()
+    resplit = finish(tmp_path, "--resume", "--data.split_seed", "1", status=2, **cluster)
+    assert "data.split_seed: must be what it was to resume `chaos`" in resplit.said()
     table_of_another = ["--data.synthetic.n_samples", "900"]
     changed = finish(tmp_path, "--resume", *table_of_another, status=2, **cluster)
     assert "data: must be the table that `chaos` was begun with" in changed.said()

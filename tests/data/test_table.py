@@ -15,9 +15,8 @@ import pytest
 
 from mlops.data.dataset import encode, fit_encoder
 from mlops.data.encoders import CategoricalColumn
-from mlops.data.split import stratified_split
 from mlops.data.synthetic import SyntheticSpec
-from mlops.data.table import load_parts
+from mlops.data.table import Parts, load_parts
 from mlops.errors import InputError, TableError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -367,7 +366,7 @@ def test_the_index_of_a_parquet_file_is_no_feature(tmp_path: Path) -> None:
     assert list(parts.train.frame) == ["age", "income", "town"]
 
 
-def test_the_digest_tells_content_only(tmp_path: Path) -> None:
+def test_the_digest_tells_content_and_parts_only(tmp_path: Path) -> None:
     def digest(frame: pd.DataFrame, write: Any = csv_of, **options: Any) -> str:
         return load_parts(path=write(frame)(tmp_path), **options).digest
 
@@ -376,7 +375,9 @@ def test_the_digest_tells_content_only(tmp_path: Path) -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", same)
     assert digest(frame, parquet_of) == same
     assert digest(frame.astype({"age": float, "town": "category"}), parquet_of) == same
-    assert digest(frame, seed=5) == same
+    # The parts count: which rows a model was scored on is a matter of them.
+    assert digest(frame, split_seed=5) != same
+    assert digest(frame, test_fraction=0.3) != same
     changed = [
         frame[::-1],
         frame.rename(columns={"age": "Age"}),
@@ -408,25 +409,43 @@ def test_a_generated_table() -> None:
     parts = load_parts(synthetic=SyntheticSpec(n_samples=200))
     assert parts.name == "synthetic"
     assert parts.source.startswith("synthetic:n_samples=200,n_features=20")
-    assert [len(parts.train), len(parts.validation), len(parts.test)] == [128, 32, 40]
+    assert sizes(parts) == pytest.approx([128, 32, 40], abs=15)
+    assert sum(sizes(parts)) == 200
 
 
 # Splitting
 
 
+def sizes(parts: Parts) -> list[int]:
+    return [len(part) for part in (parts.train, parts.validation, parts.test)]
+
+
+def rows_of(parts: Parts) -> list[set[int]]:
+    """The numbers in column `row`, by part."""
+    return [set(part.frame["row"]) for part in (parts.train, parts.validation, parts.test)]
+
+
 def test_the_parts_share_out_all_rows(tmp_path: Path) -> None:
     frame = small_frame(1000).assign(row=np.random.default_rng(0).permutation(1000))
     path = parquet_of(frame)(tmp_path)
-    parts = load_parts(path=path, seed=3)
-    rows = [set(part.frame["row"]) for part in (parts.train, parts.validation, parts.test)]
-    assert [len(part) for part in rows] == [640, 160, 200]
-    assert set.union(*rows) == set(range(1000))
+    parts = load_parts(path=path)
+    assert sizes(parts) == pytest.approx([640, 160, 200], abs=50)
+    assert set.union(*rows_of(parts)) == set(range(1000))
     for part in (parts.train, parts.validation, parts.test):
-        assert np.mean(part.target) == pytest.approx(1 / 3, abs=0.01)
-    again = load_parts(path=path, seed=3)
-    other = load_parts(path=path, seed=4)
-    assert np.array_equal(parts.test.rows, again.test.rows)
-    assert not np.array_equal(parts.test.rows, other.test.rows)
+        assert np.mean(part.target) == pytest.approx(1 / 3, abs=0.12)
+    for options in ({"split_seed": 4}, {"test_fraction": 0.4}, {"validation_fraction": 0.3}):
+        assert rows_of(load_parts(path=path, **options)) != rows_of(parts)
+
+
+def test_the_same_rows_are_test_rows_in_any_file_and_any_order(tmp_path: Path) -> None:
+    frame = small_frame(500).assign(row=range(500), seen=np.arange(500) % 3 > 0)
+    parts = load_parts(path=parquet_of(frame)(tmp_path))
+    mixed = frame.sample(frac=1, random_state=1)[["seen", "target", "row", "town", "income", "age"]]
+    for write in (parquet_of, csv_of):
+        assert rows_of(load_parts(path=write(mixed)(tmp_path))) == rows_of(parts)
+    longer = pd.concat([frame, small_frame(500).assign(row=range(500, 1000), seen=True)])
+    grown = rows_of(load_parts(path=csv_of(longer)(tmp_path)))
+    assert [{row for row in part if row < 500} for part in grown] == rows_of(parts)
 
 
 def test_a_test_file_is_the_test_part(tmp_path: Path) -> None:
@@ -434,22 +453,74 @@ def test_a_test_file_is_the_test_part(tmp_path: Path) -> None:
     held_out = small_frame(30)[["target", "town", "income", "age"]].assign(extra=1)
     test = csv_of(held_out, "test.csv")(tmp_path)
     parts = load_parts(path=training, test_path=test)
-    assert [len(parts.train), len(parts.validation), len(parts.test)] == [80, 20, 30]
+    assert sizes(parts) == pytest.approx([80, 20, 30], abs=12)
+    assert sum(sizes(parts)) == 130
     assert list(parts.test.frame) == list(parts.train.frame)
     assert [parts.classes[code] for code in parts.test.target] == held_out["target"].tolist()
     assert parts.digest != load_parts(path=training).digest
 
 
-@pytest.mark.parametrize("fractions", [[0.16, 0.2], [0.2], [0.45, 0.45], [0.01, 0.01], [0.1] * 5])
-def test_every_class_is_in_every_part(fractions: list[float]) -> None:
-    fewest = len(fractions) + 1
-    codes = np.repeat(np.arange(12), np.arange(fewest, fewest + 12))
-    np.random.default_rng(0).shuffle(codes)
-    parts = stratified_split(codes, fractions, seed=1)
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(codes)))
-    for part in parts:
-        assert set(codes[part]) == set(range(12))
-        assert np.array_equal(part, np.sort(part))
+def test_a_column_of_groups_keeps_rows_together_and_is_no_feature(tmp_path: Path) -> None:
+    frame = small_frame(600).assign(row=range(600), client=[f"c{row // 3}" for row in range(600)])
+    held_out = csv_of(small_frame(30).assign(row=0), "test.csv")(tmp_path)
+    for write in (csv_of, parquet_of):
+        parts = load_parts(path=write(frame)(tmp_path), group="client")
+        assert list(parts.train.frame) == ["age", "income", "town", "row"]
+        assert all({row // 3 * 3 for row in part} <= part for part in rows_of(parts))
+        assert [(note.code, note.column) for note in parts.notes] == [("group_split", "client")]
+        # A test file needs no such column, and new columns move no row.
+        beside = load_parts(path=write(frame)(tmp_path), group="client", test_path=held_out)
+        assert len(beside.test) == 30
+        wider = load_parts(path=write(frame.assign(new=1))(tmp_path), group="client")
+        assert rows_of(wider) == rows_of(parts)
+
+
+def test_the_digest_covers_a_column_of_groups(tmp_path: Path) -> None:
+    digests = {
+        load_parts(
+            path=csv_of(small_frame(60).assign(client=np.arange(60) // size))(tmp_path),
+            group="client",
+        ).digest
+        for size in (2, 3, 4)
+    }
+    assert len(digests) == 3
+
+
+def test_a_column_of_times_puts_the_latest_rows_last(tmp_path: Path) -> None:
+    frame = small_frame(500).assign(row=range(500), year=np.arange(500) // 5)
+    mixed = frame.sample(frac=1, random_state=1)
+    parts = load_parts(path=csv_of(mixed)(tmp_path), time="year")
+    assert rows_of(parts) == [set(range(320)), set(range(320, 400)), set(range(400, 500))]
+    assert "year" in parts.train.frame
+    beside = load_parts(
+        path=csv_of(mixed)(tmp_path), time="year", test_path=csv_of(frame, "test.csv")(tmp_path)
+    )
+    assert rows_of(beside)[:2] == [set(range(400)), set(range(400, 500))]
+
+
+BAD_SPLITS = [
+    (
+        {"group": "ages"},
+        "`data.group` must be a column of the table, got `ages`; did you mean `age`",
+    ),
+    ({"time": "day"}, "`data.time` must be a column of the table, got `day`; choose one of"),
+    ({"group": "target"}, "`data.group` must be another column than the target, got `target`"),
+    ({"time": "target"}, "`data.time` must be another column than the target"),
+    ({"time": "town"}, "`data.time` must name a column of dates or numbers, got `town`"),
+    ({"group": "town", "time": "age"}, "must not both be given, got `town` and `age`"),
+    ({"group": "town"}, "`data.group` must leave rows for every part"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), BAD_SPLITS, ids=[str(bad[0]) for bad in BAD_SPLITS])
+def test_a_split_that_cannot_be_made_is_refused(
+    options: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    frame = small_frame().assign(town=["Köln", "Aix"] * 30)
+    with pytest.raises((InputError, TableError)) as caught:
+        load_parts(path=csv_of(frame)(tmp_path), **options)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # Notes
@@ -568,7 +639,8 @@ def test_adult_with_its_official_test_file() -> None:
     parts = load_parts(
         path=SHARED / "adult_train.csv", test_path=SHARED / "adult_test.csv", target="income"
     )
-    assert [len(parts.train), len(parts.validation), len(parts.test)] == [26049, 6512, 16281]
+    assert sizes(parts) == pytest.approx([26049, 6512, 16281], abs=300)
+    assert len(parts.train) + len(parts.validation) == 32561
     assert parts.classes == ["<=50K", ">50K"]
     assert parts.train.table["workclass"].isna().sum() == 1836
     encoder = fit_encoder(parts)

@@ -15,9 +15,17 @@ import yaml
 from dying import PACKING, REFUSED, create, create_and_die, processes
 
 from mlops import flags
+from mlops.data.versions import RELEASE
 from mlops.errors import InputError
 from mlops.settings.study import TuneSettings
-from mlops.tracking.begun import LONGEST_PART, SETTINGS, SETTINGS_TAG, settings_tags
+from mlops.tracking.begun import (
+    LONGEST_PART,
+    RELEASE_TAG,
+    SETTINGS,
+    SETTINGS_TAG,
+    VERSIONS,
+    settings_tags,
+)
 from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.record import PACKING_TAG, find_study
 from mlops.tracking.spool import Spool
@@ -119,49 +127,53 @@ def test_a_driver_killed_at_any_moment_of_beginning(
     assert set(seen) == {False, True}
 
 
-def test_a_study_of_before_goes_on_by_its_artifact(sqlite_store: Store, tmp_path: Path) -> None:
-    run_id = as_before(sqlite_store, "before")
-    assert_goes_on_as_begun(sqlite_store, "before", tmp_path)
-    assert SETTINGS_TAG not in sqlite_store.client.get_run(run_id).data.tags
+FIRST_RELEASE = json.loads((Path(__file__).parent / "begun_by_release_0_1.json").read_text())
 
 
-def as_before(store: Store, name: str) -> str:
-    """A study as versions before the tags have recorded it."""
-    tags = {"study": name, "data_digest": "d", "max_evals": "20"}
-    tags |= {key: str(value) for key, value in PACKING.items()}
-    run_id = store.client.create_run(store.experiment_id, tags=tags).info.run_id
-    store.client.log_param(run_id, "epochs", "30")
-    store.client.log_dict(run_id, BEGUN.model_dump(), SETTINGS)
-    return str(run_id)
+def test_a_study_of_the_first_release_is_refused_and_stays_as_it_is(sqlite_store: Store) -> None:
+    """What release 0.1 has recorded of a study of four trials, of which one had not ended."""
+    client, ids = sqlite_store.client, []
+    for run in FIRST_RELEASE:
+        made = client.create_run(sqlite_store.experiment_id, tags={**run["tags"], **parent(ids)})
+        ids.append(made.info.run_id)
+        for name, value in run["params"].items():
+            client.log_param(ids[-1], name, value)
+    before = [client.get_run(run_id).to_dictionary() for run_id in ids]
+    name = FIRST_RELEASE[0]["tags"]["study"]
+    for _ in range(2):
+        with pytest.raises(InputError) as told:
+            resumed_settings(sqlite_store, name)
+        assert str(told.value) == (
+            "study: must have been begun by a release that reads and splits tables as 0.2 does to "
+            f"be resumed, got `{name}` of release 0.1; go on with it under release 0.1, or begin "
+            "another --study"
+        )
+    assert [client.get_run(run_id).to_dictionary() for run_id in ids] == before
+
+
+def parent(ids: list[str]) -> dict[str, str]:
+    return {"mlflow.parentRunId": ids[0]} if ids else {}
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_study_whose_table_was_read_or_split_otherwise_is_refused(
+    name: str, sqlite_store: Store, tmp_path: Path
+) -> None:
+    made = create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    made.end()
+    sqlite_store.client.set_tag(made.run_id, name, "3")
+    sqlite_store.client.set_tag(made.run_id, RELEASE_TAG, "0.7")
+    with pytest.raises(InputError, match=r"of release 0\.7; go on with it under release 0\.7, or"):
+        resumed_settings(sqlite_store, "one")
+
+
+def test_the_release_on_record_is_this_one() -> None:
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'version = "{RELEASE}.' in project
 
 
 def artifacts(store: Store, run_id: str) -> Path:
     return Path(store.client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
-
-
-DAMAGE = {
-    "deleted": lambda file: file.unlink(),
-    "moved": lambda file: file.parent.rename(file.parent.with_name("elsewhere")),
-    "empty": lambda file: file.write_bytes(b""),
-    "half": lambda file: file.write_bytes(file.read_bytes()[:500]),
-    "rubbish": lambda file: file.write_bytes(b"\x00\xff{\n"),
-    "a list": lambda file: file.write_text("- epochs\n"),
-    "a word": lambda file: file.write_text("epochs\n"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_study_of_before_without_its_settings_is_refused(
-    damage: str, sqlite_store: Store
-) -> None:
-    run_id = as_before(sqlite_store, "before")
-    DAMAGE[damage](artifacts(sqlite_store, run_id) / SETTINGS)
-    with pytest.raises(InputError, match="must have the settings that it was begun with") as told:
-        resumed_settings(sqlite_store, "before")
-    assert len(str(told.value).splitlines()) == 1
-    # Nor does it come back by being refused.
-    with pytest.raises(InputError, match="must have the settings that it was begun with"):
-        resumed_settings(sqlite_store, "before")
 
 
 def test_a_study_goes_on_without_its_artifacts(sqlite_store: Store, tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_another_table_is_told(digest: str | None, sqlite_store: Store) -> None:
     challenge(sqlite_store, first)
     done = challenge(sqlite_store, second)
     assert done.champion == second
-    assert done.reason.endswith("of version 1, which was trained on another table")
+    assert done.reason.endswith("of version 1, which was trained on other rows")
 
 
 def test_rolling_back_walks_through_the_earlier_champions(store: Store) -> None:
