@@ -208,10 +208,12 @@ class Durations:
     """Differences in seconds between the columns of dates of a table.
 
     Attributes:
+        names: The columns of dates.
         pairs: The columns of each difference that varies; the first is taken from the second.
         scales: How each is standardized.
     """
 
+    names: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...]
     scales: tuple[Scale, ...]
 
@@ -221,7 +223,7 @@ class Durations:
 
         Args:
             names: The k columns of dates.
-            times: Their times, NaT for a gap: k × [N] datetime64.
+            times: Their times, NaT for a gap: k of [N] datetime64.
         """
         paired = list(combinations(range(len(names)), 2))
         if len(names) > MOST_PAIRED:
@@ -233,37 +235,41 @@ class Durations:
             if scale is not None:
                 pairs.append((names[one], names[other]))
                 scales.append(scale)
-        return cls(tuple(pairs), tuple(scales))
+        return cls(tuple(names), tuple(pairs), tuple(scales))
 
     @property
     def width(self) -> int:
         """Number of outputs."""
         return len(self.pairs)
 
-    def write(self, times: Mapping[str, np.ndarray], out: np.ndarray) -> None:
+    def write(self, times: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Encodes differences, zero where either is a gap, into `out`: [N, width] float32, zeros.
 
         Args:
-            times: The times of each column by its name: [N] datetime64.
+            times: The times of `names`, in that order: k of [N] datetime64.
             out: The outputs.
         """
+        of = dict(zip(self.names, times, strict=True))
         for place, ((one, other), scale) in enumerate(zip(self.pairs, self.scales, strict=True)):
-            seconds = _seconds_between(times[one], times[other])
+            seconds = _seconds_between(of[one], of[other])
             out[:, place] = np.where(np.isnan(seconds), 0.0, scale(seconds))
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> dict[str, Any]:
         """Returns the whole state as JSON values."""
-        return [
+        differences = [
             {"columns": list(pair), **asdict(scale)}
             for pair, scale in zip(self.pairs, self.scales, strict=True)
         ]
+        return {"names": list(self.names), "differences": differences}
 
     @classmethod
-    def from_json(cls, state: Sequence[Mapping[str, Any]]) -> Durations:
+    def from_json(cls, state: Mapping[str, Any]) -> Durations:
         """Rebuilds them from `to_json`'s value."""
+        differences = state["differences"]
         return cls(
-            tuple((one["columns"][0], one["columns"][1]) for one in state),
-            tuple(Scale(one["mean"], one["scale"], one["limit"]) for one in state),
+            tuple(state["names"]),
+            tuple((one["columns"][0], one["columns"][1]) for one in differences),
+            tuple(Scale(one["mean"], one["scale"], one["limit"]) for one in differences),
         )
 
 
