@@ -66,8 +66,7 @@ def test_the_parts_that_vary_are_outputs(values: np.ndarray, parts: list[str]) -
 def test_what_outputs_hold() -> None:
     column = DateColumn.fit("when", times("2018-01-01", "2024-02-05T18:00", None))
     out = encoded(column, times("2018-01-01", "2021-04-01T06:00", None, "2018-01-01"))
-    names = ["seconds", "year", *[cycle for cycle in column.cycles for _ in range(2)], "missing"]
-    assert names == ["seconds", "year", *["month", "month", "day", "day", "hour", "hour", "missing"]]
+    assert column.cycles == ("month", "day", "hour")
     seconds, year, *cycles, missing = out.T
     first, last = out[0][:2], encoded(column, times("2024-02-05T18:00"))[0][:2]
     np.testing.assert_allclose(first, [-1.0, -1.0])
@@ -213,7 +212,8 @@ def test_odd_cells_are_found() -> None:
     day = "2024-04-03"
     np.testing.assert_array_equal(read, times(day, None, None, None, None, day))
     assert odd.tolist() == [2, 4]
-    typed = pd.array(["20000-01-01", "NaT", "2024-04-03"], dtype="datetime64[s]")
+    seconds = np.array(["20000-01-01", "NaT", "2024-04-03"], dtype="datetime64[s]")
+    typed = pd.DatetimeIndex(seconds).array
     read, odd = times_of("when", typed, form)
     np.testing.assert_array_equal(read, times(None, None, day))
     assert odd.tolist() == [0]
