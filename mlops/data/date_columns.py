@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ CYCLES = ("month", "day", "weekday", "hour")
 # Beyond so many columns of dates each is compared with the first alone.
 MOST_PAIRED = 4
 _SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
