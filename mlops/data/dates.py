@@ -318,14 +318,15 @@ def _cells(values: Any) -> list[Any]:
     return list(np.asarray(values, dtype=object))
 
 
-def _time_of(cell: Any) -> np.datetime64:
+def _time_of(cell: Any) -> Any:
     if isinstance(cell, datetime) and not pd.isna(cell):
         offset = cell.utcoffset()
-        naive = cell.replace(tzinfo=None)
+        naive: Any = cell.replace(tzinfo=None)
         time = np.datetime64(naive.asm8 if isinstance(naive, pd.Timestamp) else naive, "us")
         return time if offset is None else time - np.timedelta64(offset)
     if isinstance(cell, (date, np.datetime64)) and not pd.isna(cell):
-        return np.datetime64(cell, "us")
+        day: Any = cell
+        return np.datetime64(day, "us")
     return NOT_A_TIME
 
 

@@ -71,6 +71,14 @@ def _cell(column: dict[str, Any]) -> Schema:
             "description": f"in training from {column['min']:g} to {column['max']:g}{gaps}",
             "examples": [column["median"]],
         }
+    if column["kind"] == "date":
+        return {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": f"a date or time by ISO 8601, of UTC where it has no offset; in training "
+            f"from {column['min']} to {column['max']}{gaps}",
+            "examples": [column["typical"]],
+        }
     return {
         "type": ["string", "number", "boolean", "null"],
         "description": f"a category; one that training did not see counts as another{gaps}",

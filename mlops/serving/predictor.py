@@ -216,13 +216,13 @@ class ServedModel:
 
     @cached_property
     def typical_row(self) -> dict[str, Any]:
-        """A row of medians and of the most frequent categories."""
+        """A row of medians, of numbers and of dates, and of the most frequent categories."""
         described = self.card["columns"]
         return {name: _typical(described[name]) for name in self.columns.names}
 
 
 def _typical(column: dict[str, Any]) -> Any:
-    if column["kind"] == "categorical":
+    if column["kind"] != "numeric":
         return column["typical"]
     median = column["median"]
     return int(median) if column.get("whole") and float(median).is_integer() else median

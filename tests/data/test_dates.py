@@ -89,10 +89,10 @@ NEW_YORK = timezone(timedelta(hours=-5))
     ],
 )
 def test_a_text_is_read(form: str, text: str, time: str) -> None:
-    form = DateFormat(form)
+    date_format = DateFormat(form)
     expected = np.datetime64(time, "us")
-    np.testing.assert_array_equal(form.read_one(text), expected)
-    np.testing.assert_array_equal(form.read([text, "2024-05-06", "?"])[:1], expected)
+    np.testing.assert_array_equal(date_format.read_one(text), expected)
+    np.testing.assert_array_equal(date_format.read([text, "2024-05-06", "?"])[:1], expected)
 
 
 @pytest.mark.parametrize(
