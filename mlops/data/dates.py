@@ -83,8 +83,9 @@ class DateFormat:
     """How dates are written in a column. ISO 8601 is always read beside.
 
     Attributes:
-        form: `iso`, or a `strptime` pattern of the date. It says the order of day, month and year
-            and how long the year is; any of `/`, `.` and `-` may separate them, a time may follow.
+        form: `iso`, or a `strptime` pattern that most dates have. It says the order of day and
+            month: any of `/`, `.` and `-` may separate them, the year may have two digits or four,
+            a time may follow.
     """
 
     form: str = ISO
@@ -125,21 +126,27 @@ class DateFormat:
         match = _YEAR_FIRST.fullmatch(text)
         if match is not None:
             month, day = match["month"] or match["month2"], match["day"] or match["day2"]
-            return _written(match, int(match["year"]), int(month), int(day))
+            return _written(match, int(match["year"]), month, day)
         if self.form == ISO:
             return None
-        pattern, first = _FORMS.get(self.form, (None, ""))
-        match = None if pattern is None else pattern.fullmatch(text)
-        if match is None or (len(match["year"]) == 2) != self.form.endswith("%y"):
+        if "%b" in self.form:
+            match = _DAY_NAMED.fullmatch(text) or _NAMED_DAY.fullmatch(text)
+            if match is None:
+                return None
+            return _written(
+                match, _year(match["year"]), _MONTHS[match["month"][:3].lower()], match["day"]
+            )
+        match = _YEAR_LAST.fullmatch(text) or _SHORT_YEAR.fullmatch(text)
+        if match is None:
             return None
-        year = int(match["year"])
-        if len(match["year"]) == 2:
-            year += 1900 if year >= _PIVOT else 2000
-        if first == "name":
-            return _written(match, year, _MONTHS[match["month"][:3].lower()], int(match["day"]))
         parts = match.groupdict()
-        one, two = int(parts["one"] or parts["one2"]), int(parts["two"] or parts["two2"])
-        return _written(match, year, *((two, one) if first == "day" else (one, two)))
+        one, two = parts["one"] or parts["one2"], parts["two"] or parts["two2"]
+        if self.form.startswith("%y"):
+            if len(match["year"]) == 4:
+                return None
+            return _written(match, _year(one), two, match["year"])
+        month, day = (two, one) if self.form.startswith("%d") else (one, two)
+        return _written(match, _year(match["year"]), month, day)
 
     def told(self) -> str:
         """Says in words how dates are written."""
@@ -158,18 +165,17 @@ class DateFormat:
         return cls(state["form"])
 
 
-def _forms() -> dict[str, tuple[re.Pattern[str], str]]:
-    forms: dict[str, tuple[re.Pattern[str], str]] = {}
-    for year, pattern in (("%Y", _YEAR_LAST), ("%y", _SHORT_YEAR)):
-        for mark in "/.-":
-            forms[mark.join(("%d", "%m", year))] = pattern, "day"
-            forms[mark.join(("%m", "%d", year))] = pattern, "month"
-        forms[f"%d %b {year}"] = _DAY_NAMED, "name"
-        forms[f"%b %d {year}"] = _NAMED_DAY, "name"
-    return forms
+def _year(digits: str) -> int:
+    year = int(digits)
+    if len(digits) == 4:
+        return year
+    return year + (1900 if year >= _PIVOT else 2000)
 
 
-def _written(match: re.Match[str], year: int, month: int, day: int) -> tuple[str, int] | None:
+def _written(
+    match: re.Match[str], year: int, month: int | str, day: int | str
+) -> tuple[str, int] | None:
+    month, day = int(month), int(day)
     if not (year and 1 <= month <= 12 and 1 <= day <= 31):
         return None
     written = f"{year:04}-{month:02}-{day:02}"
@@ -201,9 +207,6 @@ def _in_range(times: np.ndarray) -> np.ndarray:
     return np.asarray(times.astype(UNIT))
 
 
-_FORMS = _forms()
-
-
 def is_date_gap(text: str) -> bool:
     """Tells whether a text among dates stands for no value."""
     return is_gap(text) or text == "NaT"
@@ -217,7 +220,7 @@ class FoundDates:
         format: How they are written.
         dates: How many rows hold a date.
         odd: The texts that are neither date nor gap, with their rows.
-        guessed: Whether it was guessed which of day and month comes first.
+        guessed: Whether the order of day, month and year was guessed.
     """
 
     format: DateFormat
@@ -235,7 +238,8 @@ def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
     """Finds how texts write dates; None where too few do.
 
     Which of day and month comes first is told by any part above 12. Where none is, it is a guess:
-    the day where points separate them, else the month.
+    the day where points separate them, else the month. Where a year of two digits may come first,
+    as in 24-01-31, the order with fewer distinct years is the likelier one.
 
     Args:
         counts: The rows of each distinct text.
@@ -248,19 +252,26 @@ def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
     if not total or total - shapes.pop("", 0) < LEAST_DATES * total:
         return None
     forms = [form for shape, _ in shapes.most_common() for form in _candidates(shape)]
-    found = [_found(DateFormat(form), cells) for form in forms]
-    best = max(found, key=lambda one: one.dates)  # the first of equal ones
-    if not best.dates or best.dates < LEAST_DATES * total:
+    texts, read = list(cells), {form: DateFormat(form).read(list(cells)) for form in forms}
+    rows_of = np.array(list(cells.values()), dtype=np.int64)
+
+    def likely(form: str) -> tuple[int, int]:
+        known = ~np.isnat(read[form])
+        years = np.unique(read[form][known].astype("datetime64[Y]"))
+        return int(rows_of[known].sum()), -len(
+            years
+        )  # 24-01-31 is of 2024, not of each year to 2031
+
+    best = max(forms, key=likely)  # the first of equal ones
+    dates, _ = likely(best)
+    if not dates or dates < LEAST_DATES * total:
         return None
-    pattern, _ = _FORMS.get(best.format.form, (None, ""))
-    others = [
-        one
-        for one in found
-        if pattern in (_YEAR_LAST, _SHORT_YEAR)
-        and one.format.form == _turned(best.format.form)
-        and one.dates == best.dates
-    ]
-    return FoundDates(best.format, best.dates, best.odd, guessed=bool(others))
+    guessed = any(
+        likely(form)[0] == dates and not np.array_equal(times, read[best], equal_nan=True)
+        for form, times in read.items()
+    )
+    odd = {texts[place]: int(rows_of[place]) for place in np.flatnonzero(np.isnat(read[best]))}
+    return FoundDates(DateFormat(best), dates, odd, guessed)
 
 
 def _shape(text: str) -> str:
@@ -282,19 +293,11 @@ def _shape(text: str) -> str:
 
 
 def _candidates(shape: str) -> list[str]:
-    return [shape, _turned(shape)] if "%m" in shape else [shape]
-
-
-def _turned(form: str) -> str:
-    """Exchanges day and month."""
-    return form.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
-
-
-def _found(form: DateFormat, cells: Mapping[str, int]) -> FoundDates:
-    texts = list(cells)
-    is_odd = np.isnat(form.read(texts)).tolist()
-    odd = {text: cells[text] for text, is_one in zip(texts, is_odd, strict=True) if is_one}
-    return FoundDates(form, sum(cells.values()) - sum(odd.values()), odd)
+    """Returns the forms that texts of a shape may have, likelier ones first."""
+    if "%m" not in shape:
+        return [shape]
+    turned = shape.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
+    return [shape, turned, *(["%y-%m-%d"] if shape.endswith("-%y") else [])]
 
 
 def as_times(values: Any) -> np.ndarray:
