@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from datetime import time as clock_time
 from typing import Any
 
@@ -113,6 +113,8 @@ class DateFormat:
             time = np.datetime64(datetime.fromisoformat(found[0]), "us")
         except ValueError:  # no such day in the month
             return NOT_A_TIME
+        if not found[1]:
+            return time
         time -= np.timedelta64(found[1], "m")
         return time if _FIRST <= time < _END else NOT_A_TIME
 
@@ -252,15 +254,15 @@ def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
     if not total or total - shapes.pop("", 0) < LEAST_DATES * total:
         return None
     forms = [form for shape, _ in shapes.most_common() for form in _candidates(shape)]
-    texts, read = list(cells), {form: DateFormat(form).read(list(cells)) for form in forms}
+    texts = list(cells)
+    read = {form: DateFormat(form).read(texts) for form in forms}
     rows_of = np.array(list(cells.values()), dtype=np.int64)
 
     def likely(form: str) -> tuple[int, int]:
         known = ~np.isnat(read[form])
         years = np.unique(read[form][known].astype("datetime64[Y]"))
-        return int(rows_of[known].sum()), -len(
-            years
-        )  # 24-01-31 is of 2024, not of each year to 2031
+        # 24-01-31 is of 2024 with all the others, not of a year of its own.
+        return int(rows_of[known].sum()), -len(years)
 
     best = max(forms, key=likely)  # the first of equal ones
     dates, _ = likely(best)
@@ -343,22 +345,21 @@ def as_seconds(values: Any) -> np.ndarray:
         NaN for a gap and for what is no duration: [N] float64.
     """
     if values.dtype.kind == "m" and isinstance(values.dtype, np.dtype):
-        return np.asarray(np.asarray(values) / np.timedelta64(1, "s"))
+        durations = np.asarray(values).astype("timedelta64[us]")
+        return np.asarray(durations / np.timedelta64(1, "s"))
     return np.array([_seconds_of(cell) for cell in _cells(values)], dtype=np.float64)
 
 
 def _seconds_of(cell: Any) -> float:
     if isinstance(cell, clock_time):
-        return cell.hour * 3600.0 + cell.minute * 60.0 + cell.second + cell.microsecond / 1e6
-    if cell is None or cell is pd.NaT or cell is pd.NA or isinstance(cell, (str, float)):
+        minutes = cell.hour * 60 + cell.minute
+        return ((minutes * 60 + cell.second) * 1_000_000 + cell.microsecond) / 1e6
+    if not isinstance(cell, (timedelta, np.timedelta64)) or pd.isna(cell):
         return np.nan
-    try:
-        return float(pd.Timedelta(cell) / np.timedelta64(1, "s"))
-    except (ValueError, TypeError):
-        return np.nan
+    return float(np.timedelta64(pd.Timedelta(cell).asm8, "us") / np.timedelta64(1, "s"))
 
 
-_CLOCK = r"([+\-]?)([0-9]{1,9}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,12})?))?"
+_CLOCK = r"([+\-]?)([0-9]{1,9}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,12}))?)?"
 _DURATION = re.compile(rf"(?:([+\-]?[0-9]{{1,9}}) days?(?:,? +{_CLOCK})?|{_CLOCK})", re.IGNORECASE)
 
 
@@ -373,6 +374,7 @@ def read_duration(text: str) -> float | None:
     if match is None:
         return np.nan if is_date_gap(text) else None
     days, *parts = match.groups()
-    sign, hours, minutes, seconds = parts[:4] if days is not None else parts[4:]
-    clock = int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds or 0.0)
-    return int(days or 0) * 86400.0 + (-clock if sign == "-" else clock)
+    sign, hours, minutes, seconds, fraction = parts[:5] if days is not None else parts[5:]
+    clock = (int(hours or 0) * 60 + int(minutes or 0)) * 60 + int(seconds or 0)
+    micros = clock * 1_000_000 + int((fraction or "0")[:6].ljust(6, "0"))
+    return (int(days or 0) * 86_400_000_000 + (-micros if sign == "-" else micros)) / 1e6

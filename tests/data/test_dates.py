@@ -291,7 +291,9 @@ def test_a_duration_is_read(text: str, seconds: float | None) -> None:
 
 @given(st.timedeltas(timedelta(days=-99_999), timedelta(days=99_999)))
 def test_durations_are_read_as_they_are_written(duration: timedelta) -> None:
+    seconds = duration // timedelta(microseconds=1) / 1e6
     for text in (str(duration), str(pd.Timedelta(duration))):
-        seconds = read_duration(text)
-        assert seconds is not None
-        assert round(seconds * 1e6) == round(duration / timedelta(microseconds=1))
+        assert read_duration(text) == seconds
+    typed = [np.array([duration], dtype=object), pd.to_timedelta([duration]).array]
+    for values in (*typed, pd.to_timedelta([duration]).as_unit("ns").array):
+        assert as_seconds(values) == seconds
