@@ -22,6 +22,7 @@ ISO = "iso"
 # A column holds dates if at least this share of its cells, gaps aside, are.
 LEAST_DATES = 0.95
 UNIT = "datetime64[us]"
+_FINER = ("ns", "ps", "fs", "as")
 NOT_A_TIME = np.datetime64("NaT", "us")
 _FIRST, _END = np.datetime64("0001-01-01", "us"), np.datetime64("10000-01-01", "us")
 # Two digits of a year are of 1969 to 2068, as for C's and Python's strptime.
@@ -201,7 +202,7 @@ def _written(
 
 def _in_range(times: np.ndarray) -> np.ndarray:
     """Leaves out what is not in the years 1 to 9999, and returns microseconds."""
-    if np.datetime_data(times.dtype)[0] in ("ns", "ps", "fs", "as"):
+    if np.datetime_data(times.dtype)[0] in _FINER:
         times = times.astype(UNIT)  # they do not reach so far, and numpy compares the finer units
     outside = (times < _FIRST) | (times >= _END)
     if outside.any():
@@ -345,7 +346,9 @@ def as_seconds(values: Any) -> np.ndarray:
         NaN for a gap and for what is no duration: [N] float64.
     """
     if values.dtype.kind == "m" and isinstance(values.dtype, np.dtype):
-        durations = np.asarray(values).astype("timedelta64[us]")
+        durations = np.asarray(values)
+        if np.datetime_data(durations.dtype)[0] in _FINER:
+            durations = durations.astype("timedelta64[us]")
         return np.asarray(durations / np.timedelta64(1, "s"))
     return np.array([_seconds_of(cell) for cell in _cells(values)], dtype=np.float64)
 
@@ -356,7 +359,9 @@ def _seconds_of(cell: Any) -> float:
         return ((minutes * 60 + cell.second) * 1_000_000 + cell.microsecond) / 1e6
     if not isinstance(cell, (timedelta, np.timedelta64)) or pd.isna(cell):
         return np.nan
-    return float(np.timedelta64(pd.Timedelta(cell).asm8, "us") / np.timedelta64(1, "s"))
+    if not isinstance(cell, (pd.Timedelta, np.timedelta64)):  # may be longer than these
+        return cell // timedelta(microseconds=1) / 1e6
+    return float(as_seconds(np.array([pd.Timedelta(cell).asm8]))[0])
 
 
 _CLOCK = r"([+\-]?)([0-9]{1,9}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,12}))?)?"

@@ -264,6 +264,12 @@ def test_typed_durations_are_seconds(values: Any) -> None:
     np.testing.assert_array_equal(as_seconds(values), [3723.5, np.nan, -3600.0])
 
 
+def test_the_longest_durations_do_not_overflow() -> None:
+    longest = np.array([timedelta.max], dtype=object)
+    assert as_seconds(longest) == pytest.approx(999_999_999 * 86_400.0)
+    assert as_seconds(np.array([2**60], dtype="timedelta64[s]")) == 2.0**60
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
