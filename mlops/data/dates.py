@@ -50,7 +50,7 @@ _PLAIN = re.compile(
     r"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.(?:[0-9]{3}){1,2})?)?)?"
 )
-# The groups 1.2.10 and 2024.1.2 are versions: where a point, or without it a short year, makes a
+# 1.2.10 and 2024.1.2 are versions: where a point, or beside `-` a short year, makes a
 # text less surely a date, days and months have two digits.
 _YEAR_FIRST = re.compile(
     r"(?P<year>[0-9]{4})(?:(?P<mark>[/\-])(?P<month>[0-9]{1,2})(?P=mark)(?P<day>[0-9]{1,2})"
