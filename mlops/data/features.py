@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from mlops.data.columns import no_dates, no_numbers, some_of
-from mlops.data.date_columns import DateColumn, Durations
+from mlops.data.date_columns import NO_DURATIONS, DateColumn, Durations
 from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, NumericColumn, Standardizer
 from mlops.data.levels import GAP, UNKNOWN
 from mlops.data.notes import Tally
@@ -46,7 +46,7 @@ class FeatureEncoder:
     """
 
     columns: tuple[Column, ...]
-    durations: Durations = Durations((), (), ())
+    durations: Durations = NO_DURATIONS
 
     @classmethod
     def fit(

@@ -18,7 +18,7 @@ from pandas.api.types import is_float_dtype, is_object_dtype
 
 from mlops.data.columns import Kind, numbers_of, plain_numbers, some_of, texts_of, type_of
 from mlops.data.date_columns import times_of
-from mlops.data.dates import LEAST_DATES, DateFormat, find_dates
+from mlops.data.dates import ISO_DATES, LEAST_DATES, DateFormat, find_dates
 from mlops.data.levels import joined
 from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
@@ -57,7 +57,7 @@ class Reading:
     name: str
     kind: Kind
     numbers: NumberFormat = PLAIN
-    dates: DateFormat = DateFormat()
+    dates: DateFormat = ISO_DATES
 
 
 @dataclass(frozen=True, eq=False)
