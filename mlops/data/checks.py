@@ -89,9 +89,9 @@ def check_table(
         for pattern in unfit
     ]
     dropped = [name for name in names if wish_for(name, wishes) == "drop"]
-    arrays = {str(name): column.array for name, column in frame.items()}
+    del frame
     # Text takes more room than what is read of it, so a column is let go once it is read.
-    frame.drop(columns=list(frame), inplace=True)
+    arrays = raw.give_columns()
     found, unusable = _read_target(raw, target, arrays.pop(target), fewest_rows)
     for name in dropped:
         del arrays[name]

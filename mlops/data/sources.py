@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,7 +31,7 @@ SHEET_ENDINGS = (".xlsx",)
 ENDINGS = (*TEXT_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS, *SHEET_ENDINGS)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class RawTable:
     """A table as read, before any check.
 
@@ -49,6 +52,12 @@ class RawTable:
     decimal: str = "."
     notes: tuple[Note, ...] = ()
     line_of: Callable[[int], int | None] = field(default=lambda row: None)
+
+    def give_columns(self) -> dict[str, Any]:
+        """Returns the columns, pandas arrays by name, and keeps none of them."""
+        columns = {str(name): column.array for name, column in self.frame.items()}
+        self.frame = self.frame.iloc[:, :0]
+        return columns
 
 
 def read_file(
@@ -138,7 +147,7 @@ def readable(path: str | Path) -> Iterator[None]:
             f"`{path}` must be text in {error.encoding}, got {error.reason} at byte {error.start}; "
             "name another encoding with --data.encoding, or convert it"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TableError(f"`{path}` must be readable, got: {reason}; check the file") from error
 

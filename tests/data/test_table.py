@@ -109,13 +109,19 @@ BAD_TABLES = [
         lambda f: csv_of(small_frame())(f).with_name("tabel.csv"),
         ["did you mean `table.csv`?"],
     ),
-    Bad("unknown ending", lambda f: f / "table.xlsx", ["must end in .csv or .parquet", "xlsx"]),
+    Bad("unknown ending", lambda f: f / "table.xls", ["must end in one of .csv", "table.xls"]),
     Bad("folder", folder_named_csv, ["must be readable"]),
     Bad("empty file", csv_text(""), ["got an empty file"]),
     Bad("header only", csv_text("a,b,target\n"), ["must have rows, got none"]),
-    Bad("not UTF-8", csv_text(b"a,target\n\xff\xfe,1\n"), ["UTF-8", "byte"]),
-    Bad("ragged rows", csv_text("a,target\n1,2\n1,2,3,4\n"), ["must be readable", "line 3"]),
-    Bad("cells without a header", csv_text("a,target\n1,2,3\n1,2,3\n"), ["header, 2, got more"]),
+    Bad("a long row", csv_text("a,target\n1,2\n1,2,3,4\n"), ["line 3", "header, 2, got 4"]),
+    Bad("a short row", csv_text("a,target\n1,2\n1\n"), ["line 3", "header, 2, got 1"]),
+    Bad("cells without a header", csv_text("a,target\n1,2,3\n1,2,3\n"), ["line 2", "got 3"]),
+    Bad("an open quote", csv_text('a,target\n1,2\n"1,2\n1,2\n'), ["line 3", "left open"]),
+    Bad(
+        "an open quote that closes further down",
+        csv_text('a,target\n"1,2\n' + "1,2\n" * 9 + '1,2"\n1,2\n'),
+        ["line 2", "spans 11 lines"],
+    ),
     Bad("unnamed column", csv_text(",a,target\n0,1,2\n"), ["must have a name", "index=False"]),
     Bad("twin columns", csv_text("a,a,target\n0,1,2\n"), ["must differ, got twice: 'a'"]),
     Bad("twin columns, Parquet", parquet_with_twin_columns, ["must differ, got twice: 'a'"]),
@@ -125,13 +131,6 @@ BAD_TABLES = [
         ["must be readable"],
     ),
     Bad("no feature", csv_of(small_frame()[["target"]]), ["column besides target `target`"]),
-    Bad(
-        "semicolons",
-        csv_text("a;target\n1;2\n"),
-        ["separated by commas, got semicolons", "sep=';'"],
-    ),
-    Bad("tabs", csv_text("a\ttarget\n1\t2\n"), ["separated by commas, got tabs", "'\\t'"]),
-    Bad("other separator", csv_text("a|target\n1|2\n"), ["must be named", "'a|target'"]),
     Bad(
         "unknown target",
         csv_of(small_frame()),
@@ -438,12 +437,13 @@ def test_the_parts_share_out_all_rows(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_are_test_rows_in_any_file_and_any_order(tmp_path: Path) -> None:
-    frame = small_frame(500).assign(row=range(500), seen=np.arange(500) % 3 > 0)
+    numbers = np.random.default_rng(0).permutation(500)
+    frame = small_frame(500).assign(row=numbers, seen=np.arange(500) % 3 > 0)
     parts = load_parts(path=parquet_of(frame)(tmp_path))
     mixed = frame.sample(frac=1, random_state=1)[["seen", "target", "row", "town", "income", "age"]]
     for write in (parquet_of, csv_of):
         assert rows_of(load_parts(path=write(mixed)(tmp_path))) == rows_of(parts)
-    longer = pd.concat([frame, small_frame(500).assign(row=range(500, 1000), seen=True)])
+    longer = pd.concat([frame, small_frame(500).assign(row=numbers + 500, seen=True)])
     grown = rows_of(load_parts(path=csv_of(longer)(tmp_path)))
     assert [{row for row in part if row < 500} for part in grown] == rows_of(parts)
 
@@ -461,7 +461,8 @@ def test_a_test_file_is_the_test_part(tmp_path: Path) -> None:
 
 
 def test_a_column_of_groups_keeps_rows_together_and_is_no_feature(tmp_path: Path) -> None:
-    frame = small_frame(600).assign(row=range(600), client=[f"c{row // 3}" for row in range(600)])
+    rows = np.random.default_rng(0).permutation(600)
+    frame = small_frame(600).assign(row=rows, client=[f"c{row // 3}" for row in rows])
     held_out = csv_of(small_frame(30).assign(row=0), "test.csv")(tmp_path)
     for write in (csv_of, parquet_of):
         parts = load_parts(path=write(frame)(tmp_path), group="client")
@@ -471,7 +472,7 @@ def test_a_column_of_groups_keeps_rows_together_and_is_no_feature(tmp_path: Path
         # A test file needs no such column, and new columns move no row.
         beside = load_parts(path=write(frame)(tmp_path), group="client", test_path=held_out)
         assert len(beside.test) == 30
-        wider = load_parts(path=write(frame.assign(new=1))(tmp_path), group="client")
+        wider = load_parts(path=write(frame.assign(new=rows % 2))(tmp_path), group="client")
         assert rows_of(wider) == rows_of(parts)
 
 
@@ -594,7 +595,7 @@ NOTED = [
     ),
     Noted(
         "blanks around labels",
-        small_frame().assign(target=[f"l{i % 3 // 2}{' ' * (i % 2)}" for i in ROWS]),
+        small_frame().assign(target=[f"l{i % 2}{' ' * (i % 3 // 2)}" for i in ROWS]),
         [("labels_joined", "target", None, None)],
     ),
 ]
@@ -609,7 +610,8 @@ def test_what_is_odd_about_a_table_is_noted(noted: Noted, write: Any, tmp_path: 
         frame = frame.assign(**{name: frame[name].astype("str") for name in odd})
     parts = load_parts(path=write(frame)(tmp_path), **noted.options)
     found = [(note.code, note.column, note.cells, note.line) for note in parts.notes]
-    assert found == noted.notes
+    lines = noted.notes if write is csv_of else [(*note[:3], None) for note in noted.notes]
+    assert found == lines
     assert np.isfinite(encode(parts, fit_encoder(parts)).x_train).all()
 
 
