@@ -1,11 +1,8 @@
 """Tables larger than memory: read in blocks of rows, and written block by block.
 
-A block is an Arrow table. What a model makes of the blocks is what it makes of the whole table as
-`sources.read_file` reads it: no column's type depends on the block.
-
-    Parquet   the file's own types
-    CSV       a numeric column of the model is float64, a categorical one is what its cells are in
-              the whole file; a column that the model does not know is text, carried as it stands
+A block is an Arrow table: of a Parquet file the file's own types, of delimited text nothing but
+text, carried as it stands. What the cells are is for the model's columns to say, so no block and no
+file reads a cell otherwise than another.
 """
 
 from __future__ import annotations
@@ -20,19 +17,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype, is_object_dtype
 
-from mlops.data.columns import MISSING_TEXTS, as_numbers
+from mlops.data.delimited import DelimitedFile
 from mlops.data.encoders import Column
+from mlops.data.names import check_names
+from mlops.data.parquet import ParquetTable
 from mlops.data.sources import (
-    READ_BUFFER,
-    check_names,
+    PARQUET_ENDINGS,
+    TEXT_ENDINGS,
     check_path,
-    check_width,
-    csv_chunks,
-    csv_names,
+    ending_of,
+    read_file,
     readable,
 )
+from mlops.data.spelling import spelled
 from mlops.errors import TableError
 from mlops.files import replacing
 
@@ -83,9 +81,7 @@ def open_table(
     only: bool = False,
     block_rows: int | None = None,
 ) -> TableReader:
-    """Opens a `.csv` or `.parquet` file to be read for a model.
-
-    A CSV file is read once for the types of the model's categorical columns, where it has any.
+    """Opens a table to be read for a model.
 
     Args:
         path: The file.
@@ -98,129 +94,86 @@ def open_table(
     """
     check_path(path)
     path = Path(path)
+    wanted = {column.name for column in columns} if only else None
     with readable(path):
-        if path.suffix.lower() == ".parquet":
-            return _ParquetReader(path, columns, only, block_rows)
-        return _CsvReader(path, columns, only, block_rows)
+        ending = ending_of(path)
+        if ending in TEXT_ENDINGS:
+            return _TextReader(path, wanted, block_rows)
+        if ending in PARQUET_ENDINGS:
+            return _ParquetReader(path, wanted, block_rows)
+        return _WholeReader(path, wanted, block_rows)
 
 
 class _ParquetReader:
-    def __init__(
-        self, path: Path, columns: Sequence[Column], only: bool, block_rows: int | None
-    ) -> None:
+    def __init__(self, path: Path, wanted: set[str] | None, block_rows: int | None) -> None:
         self._path = path
-        with self._open() as file:
-            metadata, schema = file.metadata, file.schema_arrow
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        self._table = ParquetTable(path)
+        schema = self._table.schema
         check_names(schema.names)
-        if only:
-            known = {column.name for column in columns}
-            schema = pa.schema([field for field in schema if field.name in known])
-        self.schema = schema
-        self.n_rows: int | None = metadata.num_rows
+        self.schema = _chosen(schema, wanted)
+        self.n_rows: int | None = self._table.n_rows
         # Text that repeats takes less room in the file than in memory.
-        in_file = sum(group.total_byte_size for group in groups) / max(1, metadata.num_rows)
-        self._block_rows = block_rows or _rows_of(max(in_file, 8.0 * len(schema)))
+        self._block_rows = block_rows or _rows_of(max(self._table.bytes_a_row, 8.0 * len(schema)))
 
     def blocks(self) -> Iterator[Block]:
-        first, names = 0, self.schema.names
-        with readable(self._path), self._open() as file:
-            for batch in file.iter_batches(self._block_rows, columns=names, use_threads=False):
-                rows = pa.Table.from_batches([batch]).select(names)
+        first = 0
+        with readable(self._path):
+            for batch in self._table.batches(self._block_rows, self.schema.names):
+                rows = pa.Table.from_batches([batch], self.schema)
                 last = first + len(rows)
                 yield Block(first, rows, last / max(1, self.n_rows or 0))
                 first = last
 
-    def _open(self) -> pa.parquet.ParquetFile:
-        # Reading ahead would hold a whole row group, and a file may have just one.
-        return pa.parquet.ParquetFile(self._path, pre_buffer=False, buffer_size=READ_BUFFER)
 
-
-class _CsvReader:
+class _TextReader:
     n_rows: int | None = None
 
-    def __init__(
-        self, path: Path, columns: Sequence[Column], only: bool, block_rows: int | None
-    ) -> None:
+    def __init__(self, path: Path, wanted: set[str] | None, block_rows: int | None) -> None:
         self._path = path
+        self._file = DelimitedFile(path)
+        names = [name for name in self._file.names if wanted is None or name in wanted]
+        self.schema = pa.schema([(name, pa.large_string()) for name in names])
         self._block_rows = block_rows or _rows_of(_line_bytes(path))
-        kinds = {column.name: column.kind for column in columns}
-        names = csv_names(path)
-        self._gaps = {name: sorted(MISSING_TEXTS) for name in names if name in kinds}
-        types = self._category_types([name for name in names if kinds.get(name) == "categorical"])
-        # Booleans are read the same in every block; told to, pandas would refuse their gaps.
-        self._as = {name: type_ for name, type_ in types.items() if type_ != pa.bool_()}
-        self._as |= {name: pa.string() for name in names if name not in kinds}
-        types |= {name: pa.float64() for name in names if kinds.get(name) == "numeric"}
-        self.schema = pa.schema(
-            [(name, types.get(name, pa.string())) for name in names if name in kinds or not only]
-        )
 
     def blocks(self) -> Iterator[Block]:
-        first, size = 0, max(1, self._path.stat().st_size)
-        dtypes = {name: _PANDAS_TYPES[type_] for name, type_ in self._as.items()}
+        first = 0
         with readable(self._path):
-            for frame, position in csv_chunks(
-                self._path, self._block_rows, na_values=self._gaps, dtype=dtypes
-            ):
-                check_width(frame)
-                columns = [_arrow(frame[field.name], field.type) for field in self.schema]
-                rows = pa.table(columns, self.schema.names)
-                yield Block(first, rows, min(1.0, position / size))
-                first += len(rows)
-
-    def _category_types(self, names: list[str]) -> dict[str, pa.DataType]:
-        """Finds the types that pandas would give to columns if it read the file at once.
-
-        They decide what a category is called: `1.0` is the level 1 among numbers, and itself in a
-        column with any other text.
-        """
-        found: dict[str, set[str]] = {name: set() for name in names}
-        if names:
-            gaps = {name: self._gaps[name] for name in names}
-            for frame, _ in csv_chunks(self._path, self._block_rows, na_values=gaps, usecols=names):
-                for name in names:
-                    found[name].add(_type_in_block(frame[name]))
-        return {name: _common_type(types) for name, types in found.items()}
+            for batch, share in self._file.batches(self.schema.names):
+                for start in range(0, len(batch), self._block_rows):
+                    piece = batch.slice(start, self._block_rows)
+                    rows = pa.Table.from_batches([piece], self.schema)
+                    yield Block(first, rows, share)
+                    first += len(rows)
 
 
-_PANDAS_TYPES = {
-    pa.string(): "str",
-    pa.int64(): "int64",
-    pa.uint64(): "uint64",
-    pa.float64(): "float64",
-}
+class _WholeReader:
+    """A table of a kind that is read at once: sheets and lines of JSON."""
+
+    def __init__(self, path: Path, wanted: set[str] | None, block_rows: int | None) -> None:
+        frame = read_file(path).frame
+        names = [name for name in frame if wanted is None or name in wanted]
+        self._rows = pa.table({name: _arrow(frame[name]) for name in names})
+        self.schema = self._rows.schema
+        self.n_rows: int | None = len(frame)
+        self._block_rows = block_rows or MOST_ROWS
+
+    def blocks(self) -> Iterator[Block]:
+        n_rows = max(1, self.n_rows or 0)
+        for first in range(0, len(self._rows), self._block_rows):
+            rows = self._rows.slice(first, self._block_rows)
+            yield Block(first, rows, (first + len(rows)) / n_rows)
 
 
-def _type_in_block(column: pd.Series) -> str:
-    if column.isna().all():
-        return "gaps"
-    if is_bool_dtype(column) or (is_object_dtype(column) and infer_dtype(column) == "boolean"):
-        return "bool"
-    return str(column.dtype) if is_numeric_dtype(column) else "text"
+def _chosen(schema: pa.Schema, wanted: set[str] | None) -> pa.Schema:
+    return pa.schema([field for field in schema if wanted is None or field.name in wanted])
 
 
-def _common_type(found: set[str]) -> pa.DataType:
-    """What pandas makes of a column whose blocks are of these types."""
-    for alone in (pa.int64(), pa.uint64()):
-        if found == {str(alone)}:
-            return alone
-    if found - {"gaps"} == {"bool"}:
-        return pa.bool_()
-    # A gap among whole numbers turns all of them into floats.
-    if found <= {"int64", "uint64", "float64", "gaps"}:
-        return pa.float64()
-    return pa.string()
-
-
-def _arrow(column: pd.Series, type_: pa.DataType) -> pa.Array:
-    if type_ == pa.float64():
-        with suppress(TableError):
-            return pa.array(as_numbers(str(column.name), column.array), from_pandas=True)
-        return pa.array(column, from_pandas=True)
-    if type_ == pa.bool_():
-        column = column.astype(object)  # of gaps alone pandas makes floats
-    return pa.array(column, type_, from_pandas=True)
+def _arrow(cells: pd.Series) -> pa.Array:
+    """Types a column of objects, as text where its cells are of several types."""
+    try:
+        return pa.array(cells.tolist())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if cell is None else spelled(cell) for cell in cells], pa.string())
 
 
 def _line_bytes(path: Path) -> float:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlops.data.columns import all_missing, as_levels, as_numbers, kind_of, level_text, some_of
-from mlops.data.labels import Label, read_labels, target_problems
-from mlops.data.sources import RawTable, nearest
+from mlops.data.columns import some_of
+from mlops.data.labels import Label, Target, codes_in, read_target, target_problems, without_rare
+from mlops.data.names import nearest
+from mlops.data.notes import Note
+from mlops.data.reading import (
+    LineOf,
+    ReadColumn,
+    Reading,
+    Wish,
+    fits,
+    read_as,
+    read_column,
+    wish_for,
+)
+from mlops.data.screening import screen
+from mlops.data.sources import RawTable
+from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 
 
@@ -21,72 +35,183 @@ class CheckedTable:
     """A table taken apart into features and target, with everything that is wrong with it.
 
     Attributes:
-        features: Raw feature columns, a view of the table read: [N rows].
-        codes: Codes into `labels`, -1 where the target is missing: [N] int64.
+        features: The columns to learn from, read (`mlops.data.reading`): [N rows].
+        codes: Codes into `labels`, -1 in a row that is left out: [N] int64.
         labels: The labels in order.
         problems: One line each; only a table without any may be used.
+        readings: How each of the features is read.
+        notes: What was noticed.
     """
 
     features: pd.DataFrame
     codes: np.ndarray
     labels: list[Label]
     problems: list[str]
+    readings: tuple[Reading, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
-def check_table(raw: RawTable, target: str, fewest_rows: int) -> CheckedTable:
-    """Checks a table to learn from.
+_NOTHING = np.array([], dtype=np.int64)
+
+
+def check_table(
+    raw: RawTable,
+    target: str,
+    fewest_rows: int,
+    wishes: Mapping[str, Wish] | None = None,
+) -> CheckedTable:
+    """Checks a table to learn from, and reads it.
 
     Args:
-        raw: The table as read.
+        raw: The table as read; its frame is empty afterwards.
         target: The column to predict.
         fewest_rows: Rows a class needs to appear in every part.
+        wishes: What the user says of columns, by name or pattern.
     """
-    features, problems = _without_target(raw.frame, target)
-    if features.shape[1] == 0:
+    wishes = wishes or {}
+    frame = raw.frame
+    problems = [] if target in frame else [_no_target(target, list(frame))]
+    names = [str(name) for name in frame if name != target]
+    n_rows = len(frame)
+    if not names:
         problems.append(
             f"a table must have a column besides target `{target}`, got none; add features, and "
             "check that commas separate the cells"
         )
-    if len(features) == 0:
+    if n_rows == 0:
         problems.append("a table must have rows, got none below its header; add rows")
-    if len(features) == 0 or target not in raw.frame:
-        return CheckedTable(features, np.array([], dtype=np.int64), [], problems)
-    problems += [problem for name in features for problem in _column_problems(features[name])]
-    codes, labels = read_labels(raw.frame[target].array)
-    problems += target_problems(target, codes, labels, fewest_rows)
-    return CheckedTable(features, codes, labels, problems)
+    if problems:
+        return CheckedTable(pd.DataFrame(index=range(n_rows)), _NOTHING, [], problems)
+    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in names)]
+    problems = [
+        f"`data.columns`, `drop` and `keep` must name feature columns, got `{pattern}`, which fits "
+        f"none; {nearest(pattern, names)}"
+        for pattern in unfit
+    ]
+    dropped = [name for name in names if wish_for(name, wishes) == "drop"]
+    del frame
+    # Text takes more room than what is read of it, so a column is let go once it is read.
+    arrays = raw.give_columns()
+    found, unusable = _read_target(raw, target, arrays.pop(target), fewest_rows)
+    for name in dropped:
+        del arrays[name]
+    columns, unread = _read_columns(raw, arrays, wishes)
+    problems += [*unread, *unusable]
+    if problems:
+        return CheckedTable(pd.DataFrame(index=range(n_rows)), found.codes, found.labels, problems)
+    notes = [Note("dropped", "left out, as wished", column=name, wished=True) for name in dropped]
+    kept, told = screen(columns, found.codes, wishes)
+    if not kept:
+        problems.append(
+            f"a table must have a column to learn from, got none of {some_of(names)}; all are left "
+            f"out: {'; '.join(map(str, [*notes, *told][:5]))}"
+        )
+    return CheckedTable(
+        _frame(kept, n_rows),
+        found.codes,
+        found.labels,
+        problems,
+        tuple(column.reading for column in kept),
+        (*notes, *told, *found.notes),
+    )
 
 
 def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> CheckedTable:
-    """Checks a table that is another's test part, and puts its columns in the other's order.
+    """Checks a table that is another's test part, and reads it as the other one.
 
     Columns the training table lacks are left out.
     """
-    features, problems = _without_target(raw.frame, target)
-    absent = [name for name in training.features if name not in features]
+    wanted = [target, *(reading.name for reading in training.readings)]
+    frame = raw.frame.rename(columns=meant_names(map(str, raw.frame), wanted))
+    problems = [] if target in frame else [_no_target(target, list(frame))]
+    absent = [reading.name for reading in training.readings if reading.name not in frame]
     if absent:
         problems.append(
             f"it must have every column of the training table, {some_of(absent)} absent; add the "
             "column(s), or drop them from the training table"
         )
-    features = features[[name for name in training.features if name in features]]
-    if len(features) == 0:
+    if len(frame) == 0:
         problems.append("a table must have rows, got none below its header; add rows")
-    for name in features:
-        problems += _test_column_problems(features[name], training.features[name])
-    codes = np.array([], dtype=np.int64)
-    if target in raw.frame:
-        codes, more = _test_codes(raw.frame[target], training.labels)
+    columns = []
+    for reading in training.readings:
+        if reading.name in frame:
+            try:
+                columns.append(read_as(reading, frame[reading.name].array, raw.line_of))
+            except TableError as error:
+                problems += error.problems
+    codes, notes = _NOTHING, list[Note]()
+    if target in frame and len(frame):
+        codes, notes, more = _test_codes(frame[target], training.labels, raw.line_of)
         problems += more
-    problems = [f"test file `{raw.source}`: {problem}" for problem in problems]
-    return CheckedTable(features, codes, training.labels, problems)
+    title = f"test file `{raw.source}`: "
+    return CheckedTable(
+        _frame(columns, len(frame)),
+        codes,
+        training.labels,
+        [f"{title}{problem}" for problem in problems],
+        training.readings,
+        tuple(
+            replace(note, text=f"{title}{note.text}")
+            for note in (*notes, *(note for column in columns for note in column.notes))
+            if note.code != "number_format"
+        ),
+    )
+
+
+def _read_columns(
+    raw: RawTable, arrays: dict[str, Any], wishes: Mapping[str, Wish]
+) -> tuple[list[ReadColumn], list[str]]:
+    """Reads columns, which are taken out of `arrays` one by one."""
+    columns, problems = [], []
+    for name in list(arrays):
+        wish = wish_for(name, wishes)
+        wish = None if wish == "keep" else wish
+        values = arrays.pop(name)
+        try:
+            columns.append(
+                read_column(name, values, wish, decimal=raw.decimal, line_of=raw.line_of)
+            )
+        except TableError as error:
+            problems += error.problems
+    return columns, problems
+
+
+def _read_target(
+    raw: RawTable, target: str, values: Any, fewest_rows: int
+) -> tuple[Target, list[str]]:
+    try:
+        found = read_target(target, values, raw.line_of)
+    except TableError as error:
+        return Target(_NOTHING, []), list(error.problems)
+    problems = target_problems(target, found, len(values))
+    if not problems:
+        found = without_rare(target, found, fewest_rows)
+        counts = np.bincount(found.codes[found.codes >= 0], minlength=len(found.labels))
+        small = [f"{found.labels[i]!r} ({counts[i]})" for i in np.flatnonzero(counts < fewest_rows)]
+        if small:
+            problems.append(
+                f"at least 2 classes of target `{target}` must have {fewest_rows} rows, one for "
+                f"each part, got {', '.join(small[:5])}; add rows, or merge classes"
+            )
+    return found, problems
+
+
+def _no_target(target: str, names: list[str]) -> str:
+    return f"no column is called `{target}`, the target; {nearest(target, names)}"
+
+
+def _frame(columns: list[ReadColumn], n_rows: int) -> pd.DataFrame:
+    return pd.DataFrame(
+        {column.reading.name: column.values for column in columns},
+        index=pd.RangeIndex(n_rows),
+        copy=False,
+    )
 
 
 def empty_columns(features: pd.DataFrame, rows: np.ndarray) -> list[str]:
-    """Names the columns without a value in these rows ([N] int64), one line each."""
+    """Names the columns without a value in these rows ([N] int64)."""
     gaps = {name: features[name].isna().to_numpy() for name in features}
-    empty = [name for name, gap in gaps.items() if gap.sum() >= len(rows) and gap[rows].all()]
-    return [all_missing(name) for name in empty]
+    return [name for name, gap in gaps.items() if gap.sum() >= len(rows) and gap[rows].all()]
 
 
 def digest_of(*tables: CheckedTable, parts: Sequence[np.ndarray] = ()) -> str:
@@ -102,7 +227,7 @@ def digest_of(*tables: CheckedTable, parts: Sequence[np.ndarray] = ()) -> str:
     for table in tables:
         for name in table.features:
             digest.update(f"\n{name}\n".encode())
-            for piece in _content(name, table.features[name].array):
+            for piece in _content(table.features[name].array):
                 digest.update(piece)
         digest.update(repr(table.labels).encode())
         digest.update(table.codes.tobytes())
@@ -112,69 +237,36 @@ def digest_of(*tables: CheckedTable, parts: Sequence[np.ndarray] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
-def _without_target(frame: pd.DataFrame, target: str) -> tuple[pd.DataFrame, list[str]]:
-    if target in frame:
-        return frame.drop(columns=target), []
-    return frame, [f"no column is called `{target}`, the target; {nearest(target, list(frame))}"]
-
-
-def _column_problems(column: pd.Series) -> list[str]:
-    name = str(column.name)
-    if column.isna().all():
-        return [all_missing(name)]
-    try:
-        if kind_of(name, column.array) == "numeric":
-            as_numbers(name, column.array)
-    except TableError as error:
-        return error.problems
-    return []
-
-
-def _test_column_problems(column: pd.Series, training: pd.Series) -> list[str]:
-    """Checks that what the training column taught can encode a test column; gaps are fine."""
+def _test_codes(
+    column: pd.Series, labels: list[Label], line_of: LineOf
+) -> tuple[np.ndarray, list[Note], list[str]]:
     name = str(column.name)
     try:
-        if kind_of(name, training.array) == "numeric":
-            as_numbers(name, column.array)
-        else:
-            kind_of(name, column.array)
+        codes, unseen = codes_in(name, column.array, labels)
     except TableError as error:
-        return error.problems
-    return []
-
-
-def _test_codes(column: pd.Series, labels: list[Label]) -> tuple[np.ndarray, list[str]]:
-    codes, found = read_labels(column.array)
-    problems = []
-    missing = int((codes < 0).sum())
-    if missing:
-        problems.append(
-            f"target `{column.name}` must have a value in every row, got none in {missing} of "
-            f"{len(codes)} rows; fill or drop these rows"
-        )
-    places = {label: _place(label, labels) for label in found}
-    unseen = [label for label, place in places.items() if place < 0]
+        return _NOTHING, [], list(error.problems)
+    problems, notes = list[str](), list[Note]()
     if unseen and labels:
         problems.append(
-            f"target `{column.name}` must hold classes of the training table, {some_of(labels)}, "
-            f"got {some_of(unseen)}; drop these rows or add such rows to the training table"
+            f"target `{name}` must hold classes of the training table, {some_of(labels)}, got "
+            f"{some_of(unseen)}; drop these rows or add such rows to the training table"
         )
-    return np.array([*places.values(), -1], dtype=np.int64)[codes], problems
+    missing = np.flatnonzero(codes < 0)
+    if len(missing) == len(codes):
+        problems.append(f"target `{name}` must have a value in some row, got none; add the labels")
+    elif len(missing) and not unseen:
+        told = f"{len(missing):,} row(s) without a target left out"
+        line = line_of(int(missing[0]))
+        notes.append(Note("no_target", told, column=name, cells=len(missing), line=line))
+    return codes, notes, problems
 
 
-def _place(label: Label, labels: list[Label]) -> int:
-    # A file that happens to hold only the numbers among text labels is read as numbers.
-    for spelling in (label, level_text(label)):
-        if spelling in labels:
-            return labels.index(spelling)
-    return -1
-
-
-def _content(name: str, values: Any) -> list[bytes | memoryview]:
-    if kind_of(name, values) == "numeric":
-        return [(as_numbers(name, values) + 0.0).data]  # -0.0 and 0.0 are equal
-    codes, texts = as_levels(name, values)
-    levels = sorted(set(texts))
+def _content(values: Any) -> list[bytes | memoryview]:
+    if not isinstance(values, pd.Categorical):
+        numbers = np.asarray(values).astype(np.float64)
+        return [(numbers + 0.0).data]  # -0.0 and 0.0 are equal
+    used = np.unique(values.codes[values.codes >= 0])
+    levels = sorted(str(values.categories[code]) for code in used)
     places = {text: place for place, text in enumerate(levels)}
-    ranks = np.array([*(places[text] for text in texts), -1], dtype=np.int64)
-    return [repr(levels).encode(), ranks[codes].data]
+    ranks = [places.get(str(text), -1) for text in values.categories]
+    return [repr(levels).encode(), np.array([*ranks, -1], dtype=np.int64)[values.codes].data]

@@ -1,8 +1,12 @@
-"""What the cells of a raw column mean: its kind, its numbers, its labels, its gaps."""
+"""Raw columns as they come: what type their cells have, as texts and as numbers.
+
+A raw column is a pandas array, of whatever type a file or a library gave it, or an array of
+objects. How its cells are to be read is decided by the column of the model (`mlops.data.encoders`),
+which asks here for one of two things: the distinct texts, or the numbers.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -11,153 +15,99 @@ from pandas.api.types import (
     infer_dtype,
     is_bool_dtype,
     is_complex_dtype,
+    is_datetime64_any_dtype,
+    is_float_dtype,
     is_numeric_dtype,
     is_object_dtype,
     is_scalar,
     is_string_dtype,
+    is_timedelta64_dtype,
 )
 
+from mlops.data.numbers import NumberFormat, cast_plain, read_column, read_text
+from mlops.data.spelling import EXACT_DOUBLE, EXACT_SINGLE, spelled
 from mlops.errors import TableError
 
-Kind = Literal["numeric", "categorical"]
+Kind = Literal["numeric", "categorical", "date"]
+Type = Literal["number", "text", "boolean", "category", "time", "duration", "mixed", "empty"]
 
 # fmt: off
-MISSING_TEXTS = frozenset({
-    "", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan",
-    "None", "NULL", "null", "1.#IND", "1.#QNAN", "-1.#IND", "-1.#QNAN",
-})
-# fmt: on
-"""Texts that stand for a missing cell in a CSV file: those of pandas, and the `?` of UCI's tables.
-
-They include `None` and `NA`: as often as not a CSV was written by a program for which they mean "no
-value", and one such cell would turn a column of numbers into a column of text. Where `None` is a
-real category nothing is lost, for missing cells have a code of their own (see
-`mlops.data.features`). In Parquet the types say what is missing, so there these texts are ordinary
-values.
-"""
-
-_INFERRED_KINDS: dict[str, Kind] = {
-    "integer": "numeric",
-    "floating": "numeric",
-    "mixed-integer-float": "numeric",
-    "decimal": "numeric",
-    "boolean": "categorical",
-    "string": "categorical",
-    "empty": "categorical",
+_INFERRED: dict[str, Type] = {
+    "integer": "number", "floating": "number", "mixed-integer-float": "number",
+    "decimal": "number", "boolean": "boolean", "string": "text", "empty": "empty",
+    "datetime": "time", "datetime64": "time", "date": "time",
+    "timedelta": "duration", "timedelta64": "duration", "time": "duration",
 }
+# fmt: on
 
 
-def kind_of(name: str, values: Any) -> Kind:
-    """Tells whether a column holds numbers or categories.
-
-    Booleans are categories, because a boolean column with gaps is read as objects and both must be
-    encoded alike. An object column counts as what its cells are.
+def type_of(name: str, values: Any) -> Type:
+    """Tells what type the cells of a raw column have.
 
     Args:
         name: The column's name, for the error.
-        values: The column, as a pandas array or an array of objects: [N].
+        values: The column: [N].
 
     Raises:
-        TableError: The column holds dates, durations, lists or anything else that is neither.
+        TableError: The cells are lists, bytes or anything else that is no single value.
     """
     dtype = values.dtype
-    if isinstance(dtype, pd.CategoricalDtype) or is_bool_dtype(dtype):
-        return "categorical"
+    if isinstance(dtype, pd.CategoricalDtype):
+        return "category"
+    if is_bool_dtype(dtype):
+        return "boolean"
+    if is_datetime64_any_dtype(dtype):
+        return "time"
+    if is_timedelta64_dtype(dtype):
+        return "duration"
     if is_numeric_dtype(dtype) and not is_complex_dtype(dtype):
-        return "numeric"
+        return "number"
     found = str(dtype)
     if is_object_dtype(dtype):
         cells = np.asarray(values, dtype=object)
         found = infer_dtype(cells, skipna=True)
-        if found in _INFERRED_KINDS:
-            return _INFERRED_KINDS[found]
-        if found.startswith("mixed") and all(map(is_scalar, cells)):
-            return "categorical"
+        if found in _INFERRED:
+            return _INFERRED[found]
+        if found.startswith("mixed") and all(map(_is_value, cells)):
+            return "mixed"
     elif is_string_dtype(dtype):
-        return "categorical"
+        return "text"
     raise TableError(
-        f"column `{name}` must hold numbers, text or booleans, got {found}; turn it into numbers "
-        "(a date into its year, month, or seconds since a start; a list into columns) or drop it"
+        f"column `{name}` must hold one value in a cell, a number, text, a boolean or a date, got "
+        f"{found}; turn it into such columns, or leave it out (--data.drop {name})"
     )
 
 
-def as_numbers(name: str, values: Any) -> np.ndarray:
-    """Reads the cells of a numeric column, whatever type pandas gave them.
-
-    Text that spells a number is that number and text in `MISSING_TEXTS` is a gap, so that a row
-    sent as text is understood like the same row in a CSV file.
-
-    Args:
-        name: The column's name, for the error.
-        values: The column, as a pandas array or an array of objects: [N].
-
-    Returns:
-        A new array, NaN where a cell is missing: [N] float64.
-
-    Raises:
-        TableError: A cell is no number, or is infinite.
-    """
-    if is_numeric_dtype(values.dtype) and not is_complex_dtype(values.dtype):
-        numbers = values.to_numpy(dtype=np.float64, copy=True, na_value=np.nan)
-    else:
-        numbers = _parse_numbers(name, np.asarray(values, dtype=object))
-    infinite = int(np.isinf(numbers).sum())
-    if infinite:
-        raise TableError(
-            f"column `{name}` must hold finite numbers, got {infinite} infinite cell(s); leave a "
-            "cell empty where there is no value"
-        )
-    return numbers
+def _is_value(cell: Any) -> bool:
+    return is_scalar(cell) and not isinstance(cell, (bytes, complex))
 
 
-def _parse_numbers(name: str, cells: np.ndarray) -> np.ndarray:
-    with suppress(TypeError, ValueError, OverflowError):
-        numbers = np.array(cells.tolist(), dtype=np.float64)
-        if numbers.shape == cells.shape:
-            return numbers
-    missing = pd.isna(cells)
-    numbers = np.full(len(cells), np.nan)
-    unread: list[Any] = []
-    for row in np.flatnonzero(~missing):
-        cell = cells[row]
-        if isinstance(cell, str) and cell.strip() in MISSING_TEXTS:
-            continue
-        try:
-            numbers[row] = float(cell)
-        except (TypeError, ValueError, OverflowError):
-            unread.append(cell)
-    if unread:
-        raise TableError(
-            f"column `{name}` must hold numbers, got {some_of(unread)}; correct the cell(s) or "
-            "leave them empty"
-        )
-    return numbers
-
-
-def as_levels(name: str, values: Any) -> tuple[np.ndarray, list[str]]:
-    """Reads the cells of a categorical column as codes into the texts of its levels.
+def texts_of(name: str, values: Any) -> tuple[np.ndarray, list[str]]:
+    """Returns the distinct texts of a raw column, as its cells are written, and where they are.
 
     Args:
         name: The column's name, for the error.
-        values: The column, as a pandas array or an array of objects: [N].
+        values: The column: [N].
 
     Returns:
-        codes: [N] int64, -1 where a cell is missing.
-        levels: The text of each code, see `level_text`; two codes may share a text.
+        codes: Places in the texts, -1 where a cell has no value: [N] int64.
+        texts: The distinct texts; of typed cells the spelling (`mlops.data.spelling.spelled`).
 
     Raises:
         TableError: A cell is a list or another container.
     """
     if isinstance(values.dtype, pd.CategoricalDtype):
         codes, uniques = np.asarray(values.codes, dtype=np.int64), values.categories
-    elif is_object_dtype(values.dtype):
-        return _object_levels(name, np.asarray(values, dtype=object))
-    else:
-        codes, uniques = pd.factorize(values)
-    return codes, [level_text(unique) for unique in uniques]
+        return codes, [spelled(unique) for unique in uniques]
+    if is_object_dtype(values.dtype):
+        return _texts_of_objects(name, np.asarray(values, dtype=object))
+    if is_float_dtype(values.dtype) and isinstance(values, np.ndarray):
+        values = pd.array(values)
+    codes, uniques = pd.factorize(values)
+    return np.asarray(codes, dtype=np.int64), [spelled(unique) for unique in uniques]
 
 
-def _object_levels(name: str, cells: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _texts_of_objects(name: str, cells: np.ndarray) -> tuple[np.ndarray, list[str]]:
     # By text, not by value: among objects 1 and True are equal, and the first would name both.
     places: dict[str, int] = {}
     containers = []
@@ -165,10 +115,10 @@ def _object_levels(name: str, cells: np.ndarray) -> tuple[np.ndarray, list[str]]
     for row, cell in enumerate(cells):
         if isinstance(cell, str):
             codes[row] = places.setdefault(cell, len(places))
-        elif not is_scalar(cell):
+        elif not _is_value(cell):
             containers.append(cell)
         elif not pd.isna(cell):
-            codes[row] = places.setdefault(level_text(cell), len(places))
+            codes[row] = places.setdefault(spelled(cell), len(places))
     if containers:
         raise TableError(
             f"column `{name}` must hold one value in a cell, got {some_of(containers)}; send "
@@ -177,11 +127,147 @@ def _object_levels(name: str, cells: np.ndarray) -> tuple[np.ndarray, list[str]]
     return codes, list(places)
 
 
-def level_text(value: Any) -> str:
-    """Names a level by text, whatever type it was read as: 1 and 1.0 are both `1`."""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value)
+def numbers_of(
+    name: str, values: Any, form: NumberFormat, *, single: bool = False, binary: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a raw column as numbers.
+
+    Args:
+        name: The column's name, for the error.
+        values: The column: [N].
+        form: How its texts write numbers.
+        single: Whether every number is to be rounded to float32, as a column of these is.
+        binary: Whether truth values are 1 and 0.
+
+    Returns:
+        numbers: NaN for a gap and for a cell that is no finite number: [N] float64, to be kept.
+        odd: Positions of the latter: [M] int64.
+
+    Raises:
+        TableError: The column's cells are no single values.
+    """
+    kind = type_of(name, values)
+    if kind == "number" and not is_object_dtype(values.dtype):
+        numbers, odd = _typed(values, single)
+    elif kind == "text" and not is_object_dtype(values.dtype):
+        numbers, odd = read_column(form, _arrow(values), binary=binary)
+    elif (kind == "boolean" and not binary) or kind in ("time", "duration"):
+        numbers, odd = _without(values, ~pd.isna(values))
+    elif kind == "category":
+        numbers, odd = _by_categories(name, values, form, binary)
+    else:
+        numbers, odd = _cell_by_cell(np.asarray(values, dtype=object), form, binary)
+    if single:
+        with np.errstate(over="ignore"):
+            numbers = numbers.astype(np.float32).astype(np.float64)
+    infinite = np.flatnonzero(np.isinf(numbers))
+    if len(infinite):
+        numbers[infinite] = np.nan
+        odd = np.union1d(odd, infinite)
+    return numbers, odd
+
+
+def _typed(values: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
+    short = is_float_dtype(values.dtype) and values.dtype.itemsize < 8
+    if short and not single:
+        # Short floats are what they are written as: float32's 0.1 is 0.1.
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        floats = values.to_numpy(dtype=np.float32, na_value=np.nan)
+        whole = (np.abs(floats) < EXACT_SINGLE) & (floats == np.floor(floats))
+        numbers = floats.astype(np.float64)
+        if not whole.all():
+            texts = pc.cast(pa.array(floats[~whole]), pa.string())
+            numbers[~whole] = pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False)
+    else:
+        numbers = values.to_numpy(dtype=np.float64, copy=True, na_value=np.nan)
+    return numbers, np.array([], dtype=np.int64)
+
+
+def plain_numbers(values: Any, *, with_codes: bool) -> np.ndarray | None:
+    """Reads a column of text in which all is plain numbers and gaps, at once.
+
+    Args:
+        values: The column, of a string type: [N].
+        with_codes: Whether digits with zeros before them are numbers.
+
+    Returns:
+        NaN for a gap: [N] float64. None where there is anything else, no number at all, or one so
+        long that it may not be read as a number.
+    """
+    import pyarrow.compute as pc
+
+    texts = _arrow(values)
+    numbers = cast_plain(texts)
+    if numbers is None or np.isnan(numbers).all() or np.nanmax(np.abs(numbers)) >= EXACT_DOUBLE:
+        return None
+    if not with_codes and not np.any(numbers != np.floor(numbers), where=~np.isnan(numbers)):
+        # Fractions are no codes. Few numbers start so, and a pattern takes long.
+        zeros = pc.filter(texts, pc.starts_with(texts, "0"))
+        if pc.any(pc.match_substring_regex(zeros, "^0[0-9]")).as_py():
+            return None
+    return numbers
+
+
+def _arrow(values: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values, from_pandas=True)
+
+
+def _without(values: Any, odd: Any) -> tuple[np.ndarray, np.ndarray]:
+    return np.full(len(values), np.nan), np.flatnonzero(np.asarray(odd, dtype=bool))
+
+
+def _by_categories(
+    name: str, values: Any, form: NumberFormat, binary: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    categories = np.asarray(values.categories, dtype=object)
+    found, odd = _cell_by_cell(categories, form, binary)
+    codes = np.asarray(values.codes, dtype=np.int64)
+    is_odd = np.zeros(len(categories) + 1, dtype=bool)
+    is_odd[odd] = True
+    return np.append(found, np.nan)[codes], np.flatnonzero(is_odd[codes])
+
+
+def _cell_by_cell(
+    cells: np.ndarray, form: NumberFormat, binary: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    numbers = np.full(len(cells), np.nan)
+    odd = []
+    for row, cell in enumerate(cells):
+        number = number_of(cell, form, binary)
+        if number is None:
+            odd.append(row)
+        else:
+            numbers[row] = number
+    return numbers, np.array(odd, dtype=np.int64)
+
+
+def number_of(cell: Any, form: NumberFormat, binary: bool) -> float | None:
+    """Reads one cell, whatever its type: a number, NaN for a gap, None where it is neither."""
+    if isinstance(cell, str):
+        return read_text(form, cell, binary)
+    if isinstance(cell, (bool, np.bool_)):
+        return float(cell) if binary else None
+    if isinstance(cell, (np.float32, np.float16)):
+        return float(str(cell)) if np.isfinite(cell) else (np.nan if np.isnan(cell) else None)
+    if cell is None or (is_scalar(cell) and pd.isna(cell)):
+        return np.nan
+    try:
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def no_numbers(name: str, cells: Any) -> str:
+    """Phrases the error of cells in a column of numbers that are none."""
+    return (
+        f"column `{name}` must hold finite numbers, got {some_of(list(cells))}; correct the "
+        "cell(s) or leave them empty"
+    )
 
 
 def all_missing(name: str) -> str:

@@ -40,7 +40,7 @@ def fit_encoder(parts: Parts) -> FeatureEncoder:
     Raises:
         TableError: A column has no value in the training part.
     """
-    return FeatureEncoder.fit(parts.train.table, parts.train.rows)
+    return FeatureEncoder.fit(parts.train.table, parts.train.rows, readings=parts.readings)
 
 
 def encode(parts: Parts, encoder: FeatureEncoder) -> Dataset:

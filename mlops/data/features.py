@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, KeysView, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -16,11 +16,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops.data.columns import as_numbers, kind_of, some_of
+from mlops.data.columns import no_numbers, some_of
 from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, Column, NumericColumn, Standardizer
+from mlops.data.levels import GAP, UNKNOWN
+from mlops.data.notes import Tally
+from mlops.data.numbers import NumberFormat
+from mlops.data.reading import Reading, read_frame
+from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 
-FORMAT = 1
+FORMAT = 2
+# Of release 0.1: numbers are written plainly, and what is odd about a row is not counted.
+OLD_FORMAT = 1
 BLOCK_CELLS = 2**20  # rows are encoded in blocks of this many cells: 4 MB of output stay in cache
 
 
@@ -36,29 +43,40 @@ class FeatureEncoder:
 
     @classmethod
     def fit(
-        cls, frame: pd.DataFrame, rows: np.ndarray | None = None, *, max_levels: int = MAX_LEVELS
+        cls,
+        frame: pd.DataFrame,
+        rows: np.ndarray | None = None,
+        *,
+        readings: Sequence[Reading] | None = None,
+        max_levels: int = MAX_LEVELS,
     ) -> FeatureEncoder:
         """Learns the preprocessing of every column of `frame`.
 
         Args:
-            frame: Raw feature columns.
+            frame: Feature columns: raw, or read if their readings are given.
             rows: Positions of the rows to learn from, [N] int64; all rows by default. The frame is
                 not copied: columns are visited one by one.
+            readings: How each column has been read; found in the raw frame by default.
             max_levels: Most levels of a categorical column; rarer ones share the output `other`.
 
         Raises:
             TableError: A column cannot be used; one line for each such column.
         """
+        arrays = _arrays(frame)
+        if readings is None:
+            read = read_frame(frame)
+            readings = [column.reading for column in read]
+            arrays = {column.reading.name: column.values for column in read}
         columns: list[Column] = []
         problems = []
-        for name, values in _arrays(frame).items():
+        for reading in readings:
+            values = arrays[reading.name]
+            chosen = values if rows is None else values.take(rows)
             try:
-                kind = kind_of(name, values)
-                chosen = values if rows is None else values.take(rows)
-                if kind == "numeric":
-                    columns.append(NumericColumn.fit(name, chosen))
-                else:
-                    columns.append(CategoricalColumn.fit(name, chosen, max_levels))
+                if reading.kind == "numeric":
+                    columns.append(NumericColumn.fit(reading.name, chosen, reading.numbers))
+                elif reading.kind == "categorical":
+                    columns.append(CategoricalColumn.fit(reading.name, chosen, max_levels))
             except TableError as error:
                 problems += error.problems
         if problems:
@@ -70,79 +88,90 @@ class FeatureEncoder:
         """Number of outputs of a row."""
         return sum(column.width for column in self.columns)
 
-    def transform(self, frame: pd.DataFrame, rows: np.ndarray | None = None) -> np.ndarray:
-        """Encodes rows of a raw table; columns the encoder does not know are ignored.
+    def transform(
+        self, frame: pd.DataFrame, rows: np.ndarray | None = None, tally: Tally | None = None
+    ) -> np.ndarray:
+        """Encodes rows of a table; columns the encoder does not know are ignored.
+
+        Nothing is made of a row in silence: a cell that is no number where one is needed is
+        refused, or, where there is a tally, a gap that is counted.
 
         Args:
-            frame: Raw columns, in any order.
+            frame: Raw or read columns, in any order.
             rows: Positions of the rows to encode, in the wanted order: [N] int64; all rows by
                 default.
+            tally: Where to count what is odd about the rows.
 
         Returns:
             The codes, C-contiguous: [N, width] float32.
 
         Raises:
-            TableError: A column is absent, or a cell of a numeric column is no finite number.
+            TableError: A column is absent, or holds lists or other containers; without a tally
+                also, a cell that must be a finite number is none.
         """
         cells = _arrays(frame)
+        if not self._names.keys() <= cells.keys():
+            meant = meant_names(cells, self._names)
+            cells = {meant.get(name, name): values for name, values in cells.items()}
         self._check_names(cells.keys())
         n_rows = len(frame) if rows is None else len(rows)
         out = np.zeros((n_rows, self.width), dtype=np.float32)
         for block in _blocks(n_rows, max(1, BLOCK_CELLS // max(1, self.width))):
             chosen = block if rows is None else rows[block]
-            self._write({name: cells[name][chosen] for name in self._names}, out[block])
+            self._write({name: cells[name][chosen] for name in self._names}, out[block], tally)
         return out
 
-    def transform_records(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """Encodes rows given as JSON objects, as an endpoint receives them.
-
-        The codes are those of `transform`, without the cost of making a frame. Every row must have
-        every column, with null where there is no value, so that a misspelt name does not pass for a
-        gap.
-
-        Returns:
-            The codes, C-contiguous: [N, width] float32.
-
-        Raises:
-            TableError: A column is absent, or a cell of a numeric column is no finite number.
-        """
-        for record in records:
-            self._check_names(record.keys())
-        cells = {
-            name: np.fromiter((record[name] for record in records), object, len(records))
-            for name in self._names
-        }
-        out = np.zeros((len(records), self.width), dtype=np.float32)
-        self._write(cells, out)
-        return out
-
-    def encode(self, numbers: np.ndarray, texts: Sequence[Sequence[str | None]]) -> np.ndarray:
+    def encode(
+        self,
+        numbers: np.ndarray,
+        texts: Sequence[Sequence[str | None]],
+        tally: Tally | None = None,
+    ) -> np.ndarray:
         """Encodes cells that are read already: what `transform` does, less the reading.
 
         Args:
             numbers: The numeric columns, in their order: [N, k] float64, NaN for a gap. They are
                 overwritten.
-            texts: The N cells of each categorical column, in their order, as `level_text` names
-                them; None for a gap.
+            texts: The N cells of each categorical column, in their order, as they are spelled; None
+                for a gap.
+            tally: Where to count what is odd about the rows.
 
         Returns:
             The codes, C-contiguous: [N, width] float32.
         """
-        standardized = self._standardizer(numbers)
+        standardized = self._standardized(numbers, tally)
         if not self._categorical:
             return standardized.astype(np.float32, order="C")
         out = np.zeros((len(numbers), self.width), dtype=np.float32)
-        out[:, [self._names[column.name] for column in self._numeric]] = standardized
+        out[:, self._numeric_outputs] = standardized
         hot = np.array(
             [
-                [places.get(cell, other) for cell in cells]
-                for (places, other), cells in zip(self._places, texts, strict=True)
+                [places[cell] if cell in places else self._place(n, cell, tally) for cell in cells]
+                for n, (places, cells) in enumerate(zip(self._places, texts, strict=True))
             ],
             dtype=np.int64,
         )
         column, row = np.nonzero(hot >= 0)
         out[row, hot[column, row]] = 1.0
         return out
+
+    def _place(self, n: int, text: str | None, tally: Tally | None) -> int:
+        """Finds the output of a text that is no level as it stands, of the n-th category."""
+        column = self._categorical[n]
+        place = GAP if text is None else column.table.place(text)
+        if tally is not None:
+            tally.add("unknown_level", column.name, place == UNKNOWN)
+            tally.add("new_gap", column.name, place == GAP and not column.missing)
+        output = column.output(place)
+        return self._names[column.name] + output if output >= 0 else -1
+
+    def _standardized(self, numbers: np.ndarray, tally: Tally | None) -> np.ndarray:
+        if tally is not None:
+            for column, cells in zip(
+                self._numeric, self._standardizer.far_outside(numbers), strict=True
+            ):
+                tally.add("far_outside", column.name, int(cells))
+        return self._standardizer(numbers)
 
     def _check_names(self, names: KeysView[str]) -> None:
         if not self._names.keys() <= names:
@@ -153,24 +182,29 @@ class FeatureEncoder:
                 "is no value"
             )
 
-    def _write(self, cells: Mapping[str, Any], out: np.ndarray) -> None:
+    def _write(self, cells: Mapping[str, Any], out: np.ndarray, tally: Tally | None) -> None:
         """Encodes an array of cells for each column into `out`: [N, width] float32, zeros."""
         numbers = np.empty((len(out), len(self._numeric)))
         problems = []
         for place, column in enumerate(self._numeric):
             try:
-                numbers[:, place] = as_numbers(column.name, cells[column.name])
+                numbers[:, place], odd = column.read(cells[column.name])
             except TableError as error:
                 problems += error.problems
+            else:
+                if tally is not None:
+                    tally.add("odd_cell", column.name, len(odd))
+                elif len(odd):
+                    problems.append(no_numbers(column.name, cells[column.name].take(odd)))
         for category in self._categorical:
             first = self._names[category.name]
             try:
-                category.write(cells[category.name], out[:, first : first + category.width])
+                category.write(cells[category.name], out[:, first : first + category.width], tally)
             except TableError as error:
                 problems += error.problems
         if problems:
             raise TableError(problems)
-        out[:, [self._names[column.name] for column in self._numeric]] = self._standardizer(numbers)
+        out[:, self._numeric_outputs] = self._standardized(numbers, tally)
 
     @cached_property
     def _names(self) -> dict[str, int]:
@@ -187,15 +221,16 @@ class FeatureEncoder:
         return [column for column in self.columns if isinstance(column, CategoricalColumn)]
 
     @cached_property
-    def _places(self) -> list[tuple[dict[str | None, int], int]]:
-        """For each categorical column the place in a code of every text, and of other texts."""
-        places = []
-        for column in self._categorical:
-            first = self._names[column.name]
-            outputs, other = column.outputs()
-            known = {text: first + n if n >= 0 else -1 for text, n in outputs.items()}
-            places.append((known, first + other if other >= 0 else -1))
-        return places
+    def _numeric_outputs(self) -> list[int]:
+        return [self._names[column.name] for column in self._numeric]
+
+    @cached_property
+    def _places(self) -> list[dict[str | None, int]]:
+        """For each categorical column the place in a code of every level, as it is spelled."""
+        return [
+            {text: self._names[column.name] + place for text, place in column.table.exact.items()}
+            for column in self._categorical
+        ]
 
     @cached_property
     def _standardizer(self) -> Standardizer:
@@ -203,11 +238,7 @@ class FeatureEncoder:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the whole state as JSON values."""
-        columns = [{"kind": column.kind, **asdict(column)} for column in self.columns]
-        for column in columns:
-            if column["kind"] == "categorical":
-                column["levels"] = list(column["levels"])
-        return {"format": FORMAT, "columns": columns}
+        return {"format": FORMAT, "columns": [column.to_json() for column in self.columns]}
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> FeatureEncoder:
@@ -216,10 +247,11 @@ class FeatureEncoder:
         Raises:
             TableError: The value is of another format or damaged.
         """
-        if state.get("format") != FORMAT:
+        if state.get("format") not in (FORMAT, OLD_FORMAT):
             raise TableError(
-                f"preprocessing must be of format {FORMAT}, got {state.get('format')!r}; use the "
-                "version of this package that wrote the model, or train it again"
+                f"preprocessing must be of format {OLD_FORMAT} or {FORMAT}, got "
+                f"{state.get('format')!r}; use the version of this package that wrote the model, "
+                "or train it again"
             )
         try:
             return cls(tuple(_column_from_json(column) for column in state["columns"]))
@@ -230,11 +262,10 @@ class FeatureEncoder:
 
 
 def _column_from_json(state: dict[str, Any]) -> Column:
-    fields = {key: value for key, value in state.items() if key != "kind"}
     if state["kind"] == "numeric":
-        return NumericColumn(**fields)
+        return NumericColumn.from_json({"format": NumberFormat().to_json(), **state})
     if state["kind"] == "categorical":
-        return CategoricalColumn(**{**fields, "levels": tuple(fields["levels"])})
+        return CategoricalColumn.from_json(state)
     raise ValueError(f"unknown kind {state['kind']!r}")
 
 

@@ -2,119 +2,245 @@
 
 from __future__ import annotations
 
-import decimal
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from mlops.data.columns import level_text, some_of
+from mlops.data.columns import some_of, texts_of, type_of
+from mlops.data.levels import Levels
+from mlops.data.notes import Note
+from mlops.data.spelling import GAP_WORDS, is_code, number_in, tidy, truth_in
+from mlops.errors import TableError
 
 Label = str | int | bool | float
 
 MANY_LABELS = 50
 MANY_LABELS_SHARE = 0.05
+# A word for "no value" that so many rows have, and no other one, is a class.
+CLASS_SHARE = 0.05
+LINES_TOLD = 3
 
 
-def read_labels(values: Any) -> tuple[np.ndarray, list[Label]]:
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A target column, read.
+
+    Attributes:
+        codes: Positions in the labels, -1 in a row without a target: [N] int64.
+        labels: The labels present, in order.
+        notes: What was noticed.
+    """
+
+    codes: np.ndarray
+    labels: list[Label]
+    notes: tuple[Note, ...] = ()
+
+
+def read_target(
+    name: str, values: Any, line_of: Callable[[int], int | None] = lambda row: row + 1
+) -> Target:
     """Turns a target column into codes and sorted labels.
 
-    Labels are plain JSON values: text stays text, booleans stay booleans, whole numbers are
-    integers even where they were read as floats (`1.0` is class 1). Labels of several kinds become
-    text.
+    Labels are plain JSON values. Text stays text, except that where all of it spells truth values
+    or plain numbers labels are booleans or numbers, whole ones integers (`1.0` is class 1); codes
+    such as `001` and whole numbers beyond 64 bits are text. Blanks around a label, and Unicode's
+    form, make no other class. Labels of several types become text.
 
     Args:
-        values: The target column, as a pandas extension array: [N].
+        name: The column.
+        values: The target column, a pandas array or one of objects: [N].
+        line_of: The line of the file that a row is in.
+
+    Raises:
+        TableError: It holds lists or other things that are no labels.
+    """
+    kind = _type_of(name, values)
+    if kind in ("time", "duration"):
+        raise TableError(
+            f"target `{name}` must hold classes, got {kind}s; choose another target, or turn it "
+            "into classes"
+        )
+    if kind == "category":
+        kind = type_of(name, values.categories)
+        kind = "category" if kind == "text" else kind
+    codes, texts = texts_of(name, values)
+    infinite = [text for text in texts if text in ("inf", "-inf")]
+    if kind == "number" and infinite:
+        raise TableError(
+            f"target `{name}` must hold finite labels, got {some_of(infinite)}; correct these rows"
+        )
+    rows = np.bincount(codes[codes >= 0], minlength=len(texts))
+    notes = []
+    tidied = [tidy(text) for text in texts]
+    classes = _classes(tidied, rows, len(codes))
+    for word in sorted(classes & GAP_WORDS):
+        notes.append(
+            Note(
+                "gap_word_class",
+                f"the word {word} is a class, since so many rows have it; leave these rows out of "
+                "the table if it means that there is no value",
+                column=name,
+                cells=int(sum(rows[i] for i, text in enumerate(tidied) if text == word)),
+            )
+        )
+    if len(classes) < len({text for text in texts if tidy(text) in classes}):
+        joined = sorted({tidy(text) for text in texts if text != tidy(text)} & classes)
+        notes.append(
+            Note(
+                "labels_joined",
+                f"{len(joined)} class(es) were written in several ways, with blanks around them or "
+                "in another form of Unicode",
+                column=name,
+            )
+        )
+    plain = _plain(sorted(classes), kind)
+    labels = sorted(set(plain.values()))
+    places = {label: place for place, label in enumerate(labels)}
+    of_text = [places[plain[text]] if text in classes else -1 for text in tidied]
+    # The last entry is where code -1, a missing target, points.
+    found = np.array([*of_text, -1], dtype=np.int64)[codes]
+    missing = np.flatnonzero(found < 0)
+    if len(missing) and len(classes):
+        lines = [str(line_of(int(row)) or int(row) + 1) for row in missing[:LINES_TOLD]]
+        more = ", ..." if len(missing) > LINES_TOLD else ""
+        notes.append(
+            Note(
+                "no_target",
+                f"{len(missing):,} row(s) without a target left out: line {', '.join(lines)}{more}",
+                column=name,
+                cells=len(missing),
+                line=line_of(int(missing[0])),
+            )
+        )
+    return Target(found, labels, tuple(notes))
+
+
+def _type_of(name: str, values: Any) -> str:
+    try:
+        return type_of(name, values)
+    except TableError as error:
+        raise TableError(
+            f"target `{name}` must hold one label in a cell, got lists, bytes or the like; choose "
+            "another target, or turn it into text or numbers"
+        ) from error
+
+
+def _classes(texts: list[str], rows: np.ndarray, n_rows: int) -> set[str]:
+    """Tells which texts are classes: all but gap words, and one that is as frequent as a class."""
+    classes = {text for text in texts if text not in GAP_WORDS}
+    words: dict[str, int] = {}
+    for text, count in zip(texts, rows.tolist(), strict=True):
+        if text in GAP_WORDS and text:
+            words[text] = words.get(text, 0) + count
+    if len(words) == 1:
+        ((word, count),) = words.items()
+        is_number = all(number_in(text) is not None for text in classes)
+        if count >= CLASS_SHARE * n_rows and not (is_number and classes):
+            classes.add(word)
+    return classes
+
+
+def _plain(texts: list[str], kind: str) -> dict[str, Label]:
+    """Gives each text its label."""
+    if texts and all(truth_in(text) is not None for text in texts):
+        return {text: bool(truth_in(text)) for text in texts}
+    numbers = {text: number_in(text) for text in texts}
+    if kind == "category" or any(
+        number is None or is_code(text) or abs(number) >= 2**63 for text, number in numbers.items()
+    ):
+        return dict(zip(texts, texts, strict=True))
+    plain: dict[str, Label] = {}
+    for text, number in numbers.items():
+        assert number is not None
+        plain[text] = int(number) if number == int(number) else float(number)
+    return plain
+
+
+def codes_in(name: str, values: Any, labels: list[Label]) -> tuple[np.ndarray, list[str]]:
+    """Reads the target column of another table, whose labels are known.
 
     Returns:
-        codes: Positions in the labels, -1 where the target is missing: [N] int64.
-        labels: The labels present, in order.
+        Positions in the labels, -1 in a row without a target or with another one: [N] int64; and
+        the other ones.
+
+    Raises:
+        TableError: It holds lists or other things that are no labels.
     """
-    codes, uniques = pd.factorize(values)
-    found = [_plain(unique) for unique in uniques]
-    if len({_family(label) for label in found}) > 1:
-        found = [level_text(label) for label in found]
-    labels = sorted(set(found))
-    places = {label: place for place, label in enumerate(labels)}
-    # The last entry is where code -1, a missing target, points.
-    return np.array([*(places[label] for label in found), -1], dtype=np.int64)[codes], labels
+    _type_of(name, values)
+    table = Levels([str(label) for label in labels])
+    codes, texts = texts_of(name, values)
+    places = [table.place(text) for text in texts]
+    unseen = [text for text, place in zip(texts, places, strict=True) if place < 0 and place != -2]
+    found = np.array([*(max(place, -1) for place in places), -1], dtype=np.int64)[codes]
+    return found, unseen
 
 
-def target_problems(
-    name: str, codes: np.ndarray, labels: list[Label], fewest_rows: int
-) -> list[str]:
+def target_problems(name: str, target: Target, n_rows: int) -> list[str]:
     """Checks that a target can be learned.
 
     Args:
         name: The target column.
-        codes: [N] int64, -1 where the target is missing.
-        labels: Their meaning.
-        fewest_rows: Rows a class needs to appear in every part.
+        target: The column.
+        n_rows: Rows of the table.
 
     Returns:
         One line for each problem.
     """
-    problems = []
-    missing = int((codes < 0).sum())
-    if missing:
-        gaps = "every row" if missing == len(codes) else f"{missing} of {len(codes)} rows"
-        problems.append(
-            f"target `{name}` must have a value in every row, got none in {gaps}; fill or drop "
-            "these rows (in a CSV file texts such as NA, None and ? count as no value)"
-        )
-    infinite = [label for label in labels if isinstance(label, float) and not np.isfinite(label)]
-    if infinite:
-        problems.append(
-            f"target `{name}` must hold finite labels, got {some_of(infinite)}; correct these rows"
-        )
+    labels, codes = target.labels, target.codes
+    if not labels:
+        return [
+            f"target `{name}` must have a value in some row, got none; choose another target "
+            "(texts such as NA, None and ? count as no value)"
+        ]
+    if is_continuous(labels, n_rows):
+        return [
+            f"target `{name}` must hold classes, got {len(labels)} distinct numbers in {n_rows} "
+            "rows: only classes can be predicted so far, no numbers; group them into classes, or "
+            "write them as text if each is a class"
+        ]
     if len(labels) == 1:
-        problems.append(
+        return [
             f"target `{name}` must have at least 2 classes, got only {labels[0]!r}; choose "
             "another target or add rows of other classes"
-        )
-    if _is_continuous(labels, len(codes)):
-        problems.append(
-            f"target `{name}` must hold classes, got {len(labels)} distinct numbers in "
-            f"{len(codes)} rows; group the numbers into classes, or write them as text if each is "
-            "a class"
-        )
-        return problems
+        ]
     counts = np.bincount(codes[codes >= 0], minlength=len(labels))
-    small = [f"{labels[i]!r} ({counts[i]})" for i in np.flatnonzero(counts < fewest_rows)]
-    if small:
-        more = f" and {len(small) - 5} more" if len(small) > 5 else ""
-        problems.append(
-            f"each class of target `{name}` must have at least {fewest_rows} rows, one for each "
-            f"part, got {', '.join(small[:5])}{more}; add rows, merge the class with another, or "
-            "drop it"
-        )
-    return problems
+    if (counts > 0).sum() < 2:
+        return [
+            f"target `{name}` must have at least 2 classes of enough rows, got "
+            f"{some_of(labels)} of {', '.join(map(str, counts[:5]))} row(s); add rows"
+        ]
+    return []
 
 
-def _is_continuous(labels: list[Label], n_rows: int) -> bool:
+def without_rare(name: str, target: Target, fewest_rows: int) -> Target:
+    """Leaves out the rows of classes that are too rare to be in every part."""
+    counts = np.bincount(target.codes[target.codes >= 0], minlength=len(target.labels))
+    rare = counts < fewest_rows
+    if not rare.any() or (~rare).sum() < 2:
+        return target
+    places = np.append(np.where(rare, -1, np.cumsum(~rare) - 1), -1)
+    n_rows = int(counts[rare].sum())
+    note = Note(
+        "rare_classes",
+        f"{rare.sum()} class(es) of fewer than {fewest_rows} rows, {n_rows} row(s) in all, left "
+        "out: a class must be in every part; merge them with another class, or add rows",
+        column=name,
+        cells=n_rows,
+        warning=True,
+    )
+    labels = [label for label, is_rare in zip(target.labels, rare, strict=True) if not is_rare]
+    return Target(places[target.codes], labels, (*target.notes, note))
+
+
+def is_continuous(labels: list[Label], n_rows: int) -> bool:
     """Tells a measured number from classes that are written as numbers.
 
     Fractions are seldom class names, so many of them are enough; whole numbers may be (product 1 to
     500), unless there is a new one every 20 rows.
     """
-    if len(labels) <= MANY_LABELS or _family(labels[0]) != "number":
+    if len(labels) <= MANY_LABELS or isinstance(labels[0], (bool, str)):
         return False
     fractions = any(isinstance(label, float) for label in labels)
     return fractions or len(labels) > MANY_LABELS_SHARE * n_rows
-
-
-def _plain(value: Any) -> Label:
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating, decimal.Decimal)):
-        number = float(value)
-        return int(number) if number.is_integer() else number
-    return str(value)
-
-
-def _family(label: Label) -> str:
-    if isinstance(label, bool):
-        return "boolean"
-    return "text" if isinstance(label, str) else "number"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mlops.data.columns import as_levels, as_numbers
-from mlops.data.encoders import NumericColumn
+from mlops.data.columns import texts_of
+from mlops.data.encoders import CategoricalColumn, NumericColumn
 from mlops.data.features import FeatureEncoder
+from mlops.data.levels import GAP
 from mlops.data.table import Part
 
 
@@ -31,13 +32,13 @@ def profile(part: Part, encoder: FeatureEncoder) -> dict[str, dict[str, Any]]:
         described[column.name] = (
             _numbers(column, cells)
             if isinstance(column, NumericColumn)
-            else _categories(column.name, column.levels, cells)
+            else _categories(column, cells)
         )
     return described
 
 
 def _numbers(column: NumericColumn, cells: Any) -> dict[str, Any]:
-    numbers = as_numbers(column.name, cells)
+    numbers, _ = column.read(cells)
     known = numbers[~np.isnan(numbers)]
     return {
         "kind": column.kind,
@@ -49,12 +50,13 @@ def _numbers(column: NumericColumn, cells: Any) -> dict[str, Any]:
     }
 
 
-def _categories(name: str, levels: tuple[str, ...], cells: Any) -> dict[str, Any]:
-    codes, texts = as_levels(name, cells)
-    counts = Counter(texts[code] for code in codes[codes >= 0])
+def _categories(column: CategoricalColumn, cells: Any) -> dict[str, Any]:
+    codes, texts = texts_of(column.name, cells)
+    places = [column.table.place(text) for text in texts]
+    counts = Counter(np.array([*places, GAP])[codes].tolist())
     return {
         "kind": "categorical",
-        "levels": list(levels),
-        "typical": max(levels, key=lambda level: counts[level]),
-        "gaps": bool((codes < 0).any()),
+        "levels": list(column.levels),
+        "typical": max(column.levels, key=lambda level: counts[column.table.exact[level]]),
+        "gaps": column.missing,
     }

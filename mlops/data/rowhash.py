@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
-from mlops.data.columns import MISSING_TEXTS
+from mlops.data.spelling import GAP_WORDS
 
 # What is mixed at a time stays in a core's cache.
 _BLOCK = 1 << 14
@@ -57,7 +57,7 @@ def text_hashes(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     codes, uniques = _levels(column)
     texts = [_tidy(_plain(unique)) for unique in uniques]
     table = np.array([*map(_text_value, texts), 0], dtype=np.uint64)
-    gaps = np.array([*(text in MISSING_TEXTS for text in texts), True])
+    gaps = np.array([*(text in GAP_WORDS for text in texts), True])
     return scattered(table)[codes], gaps[codes]
 
 
@@ -96,7 +96,7 @@ def _add_column(total: np.ndarray, column: pd.Series, key: np.uint64) -> None:
         texts = [_tidy(str(unique)) for unique in uniques]
         values = np.array([_value(text) for text in texts], dtype=np.uint64)
         mixed = _mixed(values, key)
-        mixed[[text in MISSING_TEXTS for text in texts]] = 0
+        mixed[[text in GAP_WORDS for text in texts]] = 0
         total += np.append(mixed, np.uint64(0))[codes]
 
 

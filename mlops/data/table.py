@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,15 +12,10 @@ import pandas as pd
 from mlops.data.checks import CheckedTable, check_table, check_test_table, digest_of, empty_columns
 from mlops.data.columns import some_of
 from mlops.data.labels import Label
+from mlops.data.names import nearest
 from mlops.data.notes import Note
-from mlops.data.sources import (
-    RawTable,
-    nearest,
-    read_file,
-    read_openml,
-    read_sklearn,
-    read_synthetic,
-)
+from mlops.data.reading import Reading, Wish, read_column
+from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import SyntheticSpec
 from mlops.errors import InputError, TableError
@@ -65,7 +60,9 @@ class Parts:
         name: Short name of the table, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590" or "synthetic:...".
         digest: 16 hex digits, equal for equal content that is equally split.
+        readings: How each feature column is read.
         notes: What was noticed and decided.
+        columns: The names of all columns of the table, the target and those that are left out too.
     """
 
     train: Part
@@ -76,7 +73,9 @@ class Parts:
     name: str
     source: str
     digest: str
-    notes: Sequence[Note] = ()
+    readings: tuple[Reading, ...]
+    notes: tuple[Note, ...]
+    columns: tuple[str, ...] = ()
 
 
 def load_parts(
@@ -92,6 +91,7 @@ def load_parts(
     time: str | None = None,
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
+    wishes: Mapping[str, Wish] | None = None,
 ) -> Parts:
     """Reads a table, checks it, and splits it, see `mlops.data.split`.
 
@@ -108,6 +108,7 @@ def load_parts(
         time: A column; the latest rows are the test part, those before them for validation.
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
+        wishes: What the user says of columns, by name or pattern.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
@@ -119,26 +120,29 @@ def load_parts(
     test_raw = None if test_path is None else read_file(test_path)
     target = _target_of(raw, target)
     _check_split_columns(raw, target, spec)
+    columns = tuple(map(str, raw.frame))  # it is taken apart below
     groups = None if group is None else raw.frame[group]
+    times = None if time is None else pd.Series(read_column(time, raw.frame[time].array).values)
     if group is not None:
         raw = replace(raw, frame=raw.frame.drop(columns=group))
 
-    table = check_table(raw, target, fewest_rows=3 if test_raw is None else 2)
+    table = check_table(raw, target, 3 if test_raw is None else 2, wishes)
     tables = [table]
     if test_raw is not None:
         tables.append(check_test_table(test_raw, target, table))
     _raise_if([problem for checked in tables for problem in checked.problems])
 
-    rows, notes = split_rows(
+    rows, split_notes = split_rows(
         table.features,
         table.codes,
         spec if test_raw is None else spec.beside_test_file(),
         group=groups,
-        time=None if time is None else table.features[time],
+        time=None if times is None else times.rename(time),
+        line_of=lambda row: raw.line_of(row) or row + 1,
     )
-    _raise_if(empty_columns(table.features, rows[0]))
+    table, more_notes = _without_empty(table, rows[0])
     parts = [_part(table, chosen) for chosen in rows]
-    parts += [_part(held_out, np.arange(len(held_out.codes))) for held_out in tables[1:]]
+    parts += [_part(held_out, np.flatnonzero(held_out.codes >= 0)) for held_out in tables[1:]]
     train, validation, test = parts
     return Parts(
         train=train,
@@ -149,8 +153,28 @@ def load_parts(
         name=raw.name,
         source=raw.source,
         digest=digest_of(*tables, parts=rows),
-        notes=notes,
+        readings=table.readings,
+        notes=(
+            *raw.notes,
+            *(note for checked in tables for note in checked.notes),
+            *split_notes,
+            *more_notes,
+        ),
+        columns=columns,
     )
+
+
+def _without_empty(table: CheckedTable, rows: np.ndarray) -> tuple[CheckedTable, list[Note]]:
+    """Leaves out the columns without a value in the training rows ([N] int64)."""
+    empty = set(empty_columns(table.features, rows))
+    if len(empty) == len(table.readings):
+        raise TableError(
+            f"some column must have a value in a training row, got none of {len(empty)}"
+        )
+    told = "no value in the training rows, left out"
+    kept = tuple(reading for reading in table.readings if reading.name not in empty)
+    notes = [Note("empty_column", told, column=name) for name in sorted(empty)]
+    return replace(table, readings=kept), notes
 
 
 def _read(

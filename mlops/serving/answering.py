@@ -57,12 +57,14 @@ def predict(model: ServedModel, request: Request) -> Answer:
     if media_type(request.content_type) != ARROW:
         cells = read_predict(request, model.columns)
         probabilities = score(model, cells, request, len(model.classes))
-        return predictions(model, probabilities, request.max_answer_bytes)
+        return predictions(model, probabilities, cells.tally, request.max_answer_bytes)
     limits = RowLimits(request.limits.most, request.limits.here - ARROW_ROWS)
     cells = read_arrow(request.body, model.columns, limits)
     probabilities = score(model, cells, request, len(model.classes))
     body = write_arrow(model, model.labels(probabilities), probabilities)
-    return answered(model, body, content_type=ARROW.encode(), rows=len(probabilities))
+    return answered(
+        model, body, content_type=ARROW.encode(), rows=len(probabilities), tally=cells.tally
+    )
 
 
 ROUTES = {

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from mlops.data.columns import level_text
+from mlops.data.arrow import is_plain, pandas_column
+from mlops.data.columns import texts_of
+from mlops.data.notes import Tally
+from mlops.data.spelling import meant_names
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     MOST_DETAILS,
@@ -27,6 +29,7 @@ from mlops.serving.cells import (
     check_count,
     check_names,
     plain,
+    shown,
 )
 from mlops.tracking.pyfunc import probability_columns
 
@@ -46,12 +49,15 @@ def read_arrow(body: bytes, columns: Columns, limits: RowLimits) -> Cells:
         RequestError: It cannot be read; it says all that is wrong, up to a number.
     """
     table = _read_table(body, columns, limits)
+    problems = Problems()
     numbers = np.empty((len(table), len(columns.numeric)))
-    for place, name in enumerate(columns.numeric):
-        numbers[:, place] = _numbers(table[name])
-    if not np.isfinite(numbers).all():
-        _check_gaps(columns.numeric, table, numbers)
-    return Cells(numbers, [_texts(table[name]) for name in columns.categorical])
+    for place, column in enumerate(columns.numbers):
+        cells = pandas_column(table[column.name]).array
+        numbers[:, place], odd = column.read(cells)
+        _check_gaps(column.name, table[column.name], numbers[:, place], odd, problems)
+    problems.raise_any()
+    texts = [_texts(name, pandas_column(table[name]).array) for name in columns.categorical]
+    return Cells(numbers, texts, Tally())
 
 
 def write_arrow(model: ServedModel, labels: list[Any], probabilities: np.ndarray) -> bytes:
@@ -75,7 +81,9 @@ def write_arrow(model: ServedModel, labels: list[Any], probabilities: np.ndarray
 def _read_table(body: bytes, columns: Columns, limits: RowLimits) -> pa.Table:
     try:
         with pa.ipc.open_stream(pa.py_buffer(body)) as stream:
-            _check_schema(stream.schema, columns)
+            meant = meant_names(stream.schema.names, columns.known)
+            names = [meant.get(name, name) for name in stream.schema.names]
+            _check_schema(pa.schema(list(map(pa.field, names, stream.schema.types))), columns)
             _check_messages(body)
             batches = []
             n_rows = 0
@@ -86,7 +94,7 @@ def _read_table(body: bytes, columns: Columns, limits: RowLimits) -> pa.Table:
                 batch.validate(full=True)
                 batches.append(batch)
             check_count(n_rows, limits)
-            return pa.Table.from_batches(batches, stream.schema)
+            return pa.Table.from_batches(batches, stream.schema).rename_columns(names)
     except (pa.ArrowException, OSError, MemoryError, EOFError, UnicodeDecodeError) as error:
         raise RequestError(
             400,
@@ -103,75 +111,42 @@ def _check_schema(schema: pa.Schema, columns: Columns) -> None:
         problems.add(
             "extra_column", f"column names must differ, got `{plain(name)}` twice", field=name
         )
-    numeric = set(columns.numeric)
     for field in schema:
-        if field.name not in columns.known:
-            continue
-        fits, wanted = (
-            (_is_number, "an integer or floating type")
-            if field.name in numeric
-            else (_is_category, "utf8, a dictionary of utf8, bool or an integer type")
-        )
-        if not (fits(field.type) or pa.types.is_null(field.type)):
+        if field.name in columns.known and not is_plain(field.type):
             problems.add(
                 "wrong_type",
-                f"column `{plain(field.name)}` must be of {wanted}, got "
+                f"column `{plain(field.name)}` must be of numbers, text, booleans or times, got "
                 f"{plain(str(field.type))}; cast it",
                 field=field.name,
             )
     problems.raise_any()
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+def _texts(name: str, cells: Any) -> Sequence[str | None]:
+    codes, texts = texts_of(name, cells)
+    named: list[str | None] = [*texts, None]
+    return [named[code] for code in codes.tolist()]
 
 
-def _is_category(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        return _is_text(kind.value_type)
-    return _is_text(kind) or bool(pa.types.is_boolean(kind)) or bool(pa.types.is_integer(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    if not pa.types.is_float64(column.type):
-        column = column.cast(pa.float64(), safe=False)
-    numbers: np.ndarray = column.to_numpy(zero_copy_only=False)
-    return numbers
-
-
-def _check_gaps(names: Sequence[str], table: pa.Table, numbers: np.ndarray) -> None:
-    """Refuses cells that are neither finite nor null."""
-    problems = Problems()
-    for name, column in zip(names, numbers.T, strict=True):
-        present = table[name].is_valid().to_numpy(zero_copy_only=False)
-        for row in np.flatnonzero(present & ~np.isfinite(column))[:MOST_DETAILS]:
-            problems.add(
-                "not_finite",
-                f"column `{plain(name)}` must hold finite numbers, got {column[row]}; send null "
-                "where there is no value",
-                row=int(row),
-                field=name,
-            )
-    problems.raise_any()
-
-
-def _texts(column: pa.ChunkedArray) -> Sequence[str | None]:
-    if _is_text(column.type):
-        return list(column.to_pylist())
-    if pa.types.is_dictionary(column.type):
-        # By way of the codes: a text that many rows share is made once, one of no row never.
-        texts: list[str | None] = []
-        for chunk in column.chunks:
-            used = pc.unique(chunk.indices.drop_null())
-            levels = chunk.dictionary.take(used).to_pylist()
-            text_of = dict(zip(used.to_pylist(), levels, strict=True))
-            texts += [text_of.get(code) for code in chunk.indices.to_pylist()]
-        return texts
-    return [None if cell is None else level_text(cell) for cell in column.to_pylist()]
+def _check_gaps(
+    name: str, column: pa.ChunkedArray, numbers: np.ndarray, odd: np.ndarray, problems: Problems
+) -> None:
+    """Refuses cells that are neither a finite number nor null."""
+    bad = np.flatnonzero(np.isnan(numbers))
+    if len(bad):
+        present = column.is_valid().to_numpy(zero_copy_only=False)
+        for row in bad[present[bad]][:MOST_DETAILS].tolist():
+            cell = column[row].as_py()
+            is_text = row in odd and not isinstance(cell, float)
+            wanted = "numbers" if is_text else "finite numbers"
+            if not (isinstance(cell, str) and row not in odd):
+                problems.add(
+                    "wrong_type" if is_text else "not_finite",
+                    f"column `{plain(name)}` must hold {wanted}, got {shown(cell)}; send null "
+                    "where there is no value",
+                    row=row,
+                    field=name,
+                )
 
 
 def _check_messages(body: bytes) -> None:

@@ -168,8 +168,10 @@ def _name(model: RegisteredModel) -> dict[str, Any]:
 
 def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
     from mlops.data.blocks import open_table, writing
+    from mlops.data.columns import some_of
+    from mlops.data.notes import Tally
     from mlops.serving.progress import RowProgress
-    from mlops.serving.scoring import Scorer, beside, count_labels, output_schema
+    from mlops.serving.scoring import Scorer, beside, count_labels, output_schema, tally_of
 
     started = time.monotonic()
     title = f"scoring {job.input} with {model.name} version {model.version}"
@@ -180,17 +182,31 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     scorer.check(table.schema.names)
     kept = table.schema if job.keep_columns else None
     schema = output_schema(kept, scorer.schema, _name(model))
-    labels: Counter[str] = Counter()
+    names = schema.names[-len(scorer.schema) :]
+    renamed = {old: new for old, new in zip(scorer.schema.names, names, strict=True) if old != new}
+    if renamed:
+        print(
+            "the table has columns of the names of predictions; the predictions are in "
+            f"{some_of(list(renamed.values()))}",
+            file=sys.stderr,
+            flush=True,
+        )
+    labels, tally = Counter[str](), Tally()
     written = writing(job.output, schema, overwrite=job.overwrite)
     with written as write, RowProgress(table.n_rows) as progress:
         for block, scored in predictions(job.input, scorer, table.blocks(), pool):
             write(beside(block.rows, scored, schema))
             labels.update(count_labels(scored))
+            tally.merge(tally_of(scored))
             progress.show(block.first_row + len(scored), block.share)
+    if tally.counts:
+        print(tally.told(job.input), file=sys.stderr, flush=True)
     seconds, n_rows = time.monotonic() - started, labels.total()
     return {
         "rows": n_rows,
         "labels": dict(sorted(labels.items())),
+        "renamed": renamed,
+        "notes": tally.to_json(),
         "scoring_seconds": round(seconds, 2),
         "rows_per_second": round(n_rows / seconds),
     }

@@ -1,30 +1,13 @@
-"""The cells of a request, checked and read: numbers as one matrix, categories as text.
-
-Two ways of reading, `strict` and as MLflow's server reads:
-
-| a cell               | strict                     | lenient                        |
-|----------------------|----------------------------|--------------------------------|
-| null                 | a gap                      | a gap                          |
-| NaN                  | refused                    | a gap                          |
-| infinite             | refused                    | refused                        |
-| text in a number     | refused                    | the number it spells, or a gap |
-| boolean in a number  | refused                    | 0 or 1                         |
-| number in a category | the category of that name  | the same                       |
-| an unknown category  | coded as `other`           | the same                       |
-| list or object       | refused                    | refused                        |
-"""
+"""The cells of a request, and what may be wrong with its rows and columns."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import suppress
-from itertools import chain
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mlops.data.columns import MISSING_TEXTS, level_text
+from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
 
 if TYPE_CHECKING:
@@ -33,8 +16,6 @@ if TYPE_CHECKING:
 MOST_DETAILS = 20
 MOST_TEXT = 60
 MOST_NAME = 1000
-_STRICT = {int, float, type(None)}
-_LENIENT = {str, bool, int, float, type(None)}
 
 
 class Cells(NamedTuple):
@@ -42,11 +23,13 @@ class Cells(NamedTuple):
 
     Attributes:
         numbers: The numeric columns: [N, k] float64, NaN for a gap.
-        texts: The N cells of each categorical column; None for a gap.
+        texts: The N cells of each categorical column, as they are spelled; None for a gap.
+        tally: Counts what is odd about them.
     """
 
     numbers: np.ndarray
     texts: list[Sequence[str | None]]
+    tally: Tally
 
 
 class RowLimits(NamedTuple):
@@ -130,9 +113,14 @@ def shown(value: Any) -> str:
 
 
 def check_names(
-    names: Sequence[str], columns: Columns, problems: Problems, *, row: int | None = None
+    names: Sequence[str],
+    columns: Columns,
+    problems: Problems,
+    *,
+    besides: Collection[str] = (),
+    row: int | None = None,
 ) -> None:
-    """Notes columns that are missing, and others that the model does not have."""
+    """Notes columns that are missing, and those that neither the model has nor `besides`."""
     given = set(names)
     for name in columns.names:
         if name not in given and not problems.full:
@@ -146,7 +134,7 @@ def check_names(
     for name in names:
         if problems.full:
             return
-        if name not in columns.known:
+        if name not in columns.known and name not in besides:
             problems.add(
                 "extra_column",
                 f"a row must have the columns of the model only, got `{plain(name)}`; leave it out "
@@ -154,6 +142,13 @@ def check_names(
                 row=row,
                 field=name,
             )
+
+
+def count_unused(cells: Mapping[str, int], columns: Columns, tally: Tally) -> None:
+    """Counts the cells of columns that only the training table has, of those of each column."""
+    if len(cells) > len(columns.names):
+        for name in columns.ignored & cells.keys():
+            tally.add("unused_column", name, cells[name])
 
 
 def check_count(n_rows: int, limits: RowLimits) -> None:
@@ -189,120 +184,3 @@ def check_most(n_rows: int, limits: RowLimits) -> None:
         )
     if n_rows > limits.here:
         raise ForAnotherThread
-
-
-def read_cells(columns: Columns, cells: Sequence[Sequence[Any]], *, lenient: bool = False) -> Cells:
-    """Reads cells by what their columns hold.
-
-    Args:
-        columns: The model's columns.
-        cells: The N cells of each column, in the order of `columns.ordered`.
-        lenient: As MLflow's server does.
-
-    Raises:
-        RequestError: Cells cannot be read; it names their rows and columns.
-    """
-    split = len(columns.numeric)
-    problems = Problems()
-    numbers = _numbers(columns.numeric, cells[:split], len(cells[0]), lenient, problems)
-    texts = [
-        _texts(name, column, lenient, problems)
-        for name, column in zip(columns.categorical, cells[split:], strict=True)
-    ]
-    problems.raise_any()
-    return Cells(numbers, texts)
-
-
-def _numbers(
-    names: Sequence[str],
-    columns: Sequence[Sequence[Any]],
-    n_rows: int,
-    lenient: bool,
-    problems: Problems,
-) -> np.ndarray:
-    flat = list(chain.from_iterable(columns))
-    if set(map(type, flat)) <= (_LENIENT if lenient else _STRICT):
-        with suppress(OverflowError, ValueError):
-            numbers = np.array(flat, dtype=np.float64)
-            if np.isfinite(numbers).all() or _only_gaps(numbers, flat, lenient):
-                return np.ascontiguousarray(numbers.reshape(len(names), n_rows).T)
-    numbers = np.full((n_rows, len(names)), np.nan)
-    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
-        for row, cell in enumerate(column):
-            try:
-                numbers[row, place] = _number(cell, lenient)
-            except RequestError as error:
-                message = f"column `{plain(name)}` {error.message}"
-                problems.add(error.code, message, row=row, field=name)
-        if problems.full:
-            break
-    return numbers
-
-
-def _only_gaps(numbers: np.ndarray, cells: list[Any], lenient: bool) -> bool:
-    """Tells whether what is no number is a gap: null, or NaN as well when lenient."""
-    gaps = int(np.isnan(numbers).sum())
-    return not np.isinf(numbers).any() and (lenient or gaps == cells.count(None))
-
-
-def _number(cell: Any, lenient: bool) -> float:
-    if cell is None:
-        return math.nan
-    if lenient and isinstance(cell, str) and cell.strip() in MISSING_TEXTS:
-        return math.nan
-    if type(cell) in _STRICT or (lenient and isinstance(cell, (bool, str))):
-        with suppress(OverflowError, ValueError):
-            number = float(cell)
-            if math.isfinite(number) or (lenient and math.isnan(number)):
-                return number
-            raise RequestError(
-                422,
-                "not_finite",
-                f"must hold finite numbers, got {number}; send null where there is no value",
-            )
-    raise RequestError(
-        422,
-        "wrong_type",
-        f"must hold numbers, got {shown(cell)}; send a number, or null where there is no value",
-    )
-
-
-def _texts(
-    name: str, column: Sequence[Any], lenient: bool, problems: Problems
-) -> Sequence[str | None]:
-    kinds = set(map(type, column))
-    if kinds <= {str, type(None)}:
-        return column
-    if not kinds <= _LENIENT:
-        for row, cell in enumerate(column):
-            if type(cell) not in _LENIENT:
-                problems.add(
-                    "wrong_type",
-                    f"column `{plain(name)}` must hold categories, got {shown(cell)}; send text, a "
-                    "number or a boolean, or null where there is no value",
-                    row=row,
-                    field=name,
-                )
-        return [None] * len(column)
-    texts: list[str | None] = []
-    for row, cell in enumerate(column):
-        if isinstance(cell, float) and not math.isfinite(cell):
-            if not (lenient and math.isnan(cell)):
-                problems.add(
-                    "not_finite",
-                    f"column `{plain(name)}` must hold categories, got {cell}; send null where "
-                    "there is no value",
-                    row=row,
-                    field=name,
-                )
-            texts.append(None)
-        else:
-            texts.append(cell if cell is None or isinstance(cell, str) else _level(cell))
-    return texts
-
-
-def _level(cell: bool | int | float) -> str:
-    try:
-        return level_text(cell)
-    except ValueError:  # an integer of more digits than Python turns into text
-        return "a number of too many digits"

@@ -12,6 +12,7 @@ from mlops.serving.schemas import (
     MLFLOW_ERROR,
     MODEL,
     NAMED,
+    NOTE,
     SCHEME,
     Schema,
 )
@@ -50,16 +51,24 @@ def describe(rest: Schema, model: ServedModel | None) -> Schema:
 
 
 def row_schema(model: ServedModel | None) -> Schema:
-    """Describes a row: every column of the model, and no other."""
+    """Describes a row: every column of the model, and no other but what is ignored."""
     if model is None:
         return {"type": "object"}
     described = model.card["columns"]
     return {
         "type": "object",
         "required": list(model.columns.names),
-        "properties": {name: _cell(described[name]) for name in model.columns.names},
+        "properties": {
+            **{name: _cell(described[name]) for name in model.columns.names},
+            **_ignored(model),
+        },
         "additionalProperties": False,
     }
+
+
+def _ignored(model: ServedModel | None) -> dict[str, Schema]:
+    names = sorted(model.columns.ignored) if model else []
+    return {name: {"description": "not used by the model; ignored"} for name in names}
 
 
 def _cell(column: dict[str, Any]) -> Schema:
@@ -97,11 +106,11 @@ def _operation(
 def _predict(model: ServedModel | None) -> Schema:
     row = row_schema(model)
     names = list(model.columns.names) if model else []
-    cells = {name: {"type": "array", "items": cell} for name, cell in _cells(row).items()}
+    cells = {name: {"type": "array", "items": row["properties"][name]} for name in names}
     columns = {
         "type": "object",
         "required": names,
-        "properties": cells,
+        "properties": {**cells, **_ignored(model)},
         "additionalProperties": model is None,
     }
     example = model.typical_row if model else {}
@@ -133,17 +142,17 @@ def _predict(model: ServedModel | None) -> Schema:
     answered = {
         "type": "object",
         "required": ["predictions", "model"],
-        "properties": {"predictions": {"type": "array", "items": prediction}, "model": MODEL},
+        "properties": {
+            "predictions": {"type": "array", "items": prediction},
+            "model": MODEL,
+            "notes": {"type": "array", "items": NOTE},
+        },
     }
     answer = {
         JSON: {"schema": answered},
         ARROW: {"schema": {"type": "string", "format": "binary"}},
     }
     return _operation("predict", "Predict a class for each row", content, answer, ERROR)
-
-
-def _cells(row: Schema) -> dict[str, Schema]:
-    return dict(row.get("properties", {}))
 
 
 def _only(name: str, schema: Schema) -> Schema:

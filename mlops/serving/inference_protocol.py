@@ -27,9 +27,9 @@ from mlops.serving.cells import (
     check_count,
     check_names,
     plain,
-    read_cells,
 )
 from mlops.serving.predictor import Columns, ServedModel
+from mlops.serving.reading import read_cells
 from mlops.serving.requests import JSON, Request, convert, decode_json, media_type, unsupported
 from mlops.serving.responses import Answer, answered, details_of, in_parts, refused, score
 from mlops.tracking.pyfunc import probability_columns
@@ -74,7 +74,7 @@ def infer(model: ServedModel, request: Request) -> Answer:
     if asked.id is not None:
         content["id"] = asked.id.encode("utf-8", "backslashreplace").decode("utf-8")
     content["outputs"] = _outputs(model, probabilities, names, request.max_answer_bytes)
-    return answered(model, msgspec.json.encode(content), rows=len(probabilities))
+    return answered(model, msgspec.json.encode(content), rows=len(probabilities), tally=cells.tally)
 
 
 def refuse_infer(error: RequestError, model: ServedModel | None) -> Answer:

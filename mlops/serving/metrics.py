@@ -49,6 +49,12 @@ class Metrics:
         self._rows = Counter(
             "mlops_rows", "Rows scored, by version of the model", ["version"], registry=registry
         )
+        self._odd = Counter(
+            "mlops_odd_cells",
+            "Cells that training has not seen the like of, by kind and column",
+            ["kind", "column"],
+            registry=registry,
+        )
         self._batch = Histogram(
             "mlops_batch_rows", "Rows of a request", buckets=ROWS, registry=registry
         )
@@ -91,6 +97,9 @@ class Metrics:
                 rows = self._rows.labels(str(answer.version))
                 self._of_version[answer.version] = rows
             rows.inc(answer.rows)
+        if answer.tally is not None:
+            for (kind, column), cells in answer.tally.counts.items():
+                self._odd.labels(kind, column).inc(cells)
 
     def count_swap(self, name: str, version: int) -> None:
         """Notes that a version is served from now on."""

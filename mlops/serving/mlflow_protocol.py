@@ -1,7 +1,7 @@
 """`POST /invocations` as `mlflow models serve` answers it, for the clients of that server.
 
 Bodies, predictions and the shape of errors are MLflow's (`mlflow.pyfunc.scoring_server`): columns
-that the model does not have are ignored, and cells are read leniently (`mlops.serving.cells`).
+that the model does not have are ignored, and cells are read leniently (`mlops.serving.reading`).
 Differences: an error says under `details` which rows and columns it is about, never a stack trace;
 there is a limit to rows; CSV works, which MLflow's own server refuses for a model whose signature
 leaves the types of cells to the model; and Parquet is not read.
@@ -24,10 +24,10 @@ from mlops.serving.cells import (
     check_most,
     check_names,
     plain,
-    read_cells,
     shown,
 )
 from mlops.serving.predictor import Columns, ServedModel
+from mlops.serving.reading import read_cells
 from mlops.serving.requests import (
     CSV,
     JSON,
@@ -63,7 +63,12 @@ def invocations(model: ServedModel, request: Request) -> Answer:
         ]
 
     rows = in_parts(probabilities, len(names), written, request.max_answer_bytes)
-    return answered(model, msgspec.json.encode({"predictions": rows}), rows=len(probabilities))
+    return answered(
+        model,
+        msgspec.json.encode({"predictions": rows}),
+        rows=len(probabilities),
+        tally=cells.tally,
+    )
 
 
 def refuse_invocations(error: RequestError, model: ServedModel | None) -> Answer:
@@ -91,8 +96,8 @@ def _read(request: Request, columns: Columns) -> Cells:
     if kind not in (JSON, CSV) or any(part != "charset=utf-8" for part in parameters):
         raise unsupported(request.content_type, (JSON, CSV, "in UTF-8"))
     if kind == CSV:
-        cells = read_csv(request.body, columns, request.limits, ignore_others=True)
-        return read_cells(columns, cells, lenient=True)
+        _, cells = read_csv(request.body, columns, request.limits, ignore_others=True)
+        return read_cells(columns, cells, "text")
     value = decode_json(request.body)
     given = [name for name in FORMATS if isinstance(value, dict) and name in value]
     if len(given) != 1:
@@ -114,7 +119,7 @@ def _read_table(table: Table, columns: Columns) -> Cells:
     problems.raise_any()
     cells = [table[name] for name in columns.ordered]
     check_lengths(columns, cells)
-    return read_cells(columns, cells, lenient=True)
+    return read_cells(columns, cells, "lenient")
 
 
 def _split(value: Any, columns: Columns, limits: RowLimits) -> Table:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mlops.data.encoders import CategoricalColumn
+from mlops.data.encoders import NumericColumn
 from mlops.errors import TrackingError
-from mlops.serving.cells import Cells, read_cells
+from mlops.serving.cells import Cells
 from mlops.serving.network import Network
+from mlops.serving.reading import read_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -38,6 +39,7 @@ class Columns:
 
     Args:
         encoder: The model's preprocessing.
+        others: Names of columns that a row may have besides, to no effect.
 
     Attributes:
         names: All columns, in the order of the training table.
@@ -45,20 +47,19 @@ class Columns:
         categorical: Those that hold categories.
         ordered: First the numeric ones, then the others: the order of cells in `Cells`.
         known: The set of names.
-        levels: The categories of each categorical column that training saw.
+        ignored: Those of `others` that are no columns of the model.
+        numbers: The fitted columns of `numeric`.
     """
 
-    def __init__(self, encoder: FeatureEncoder) -> None:
+    def __init__(self, encoder: FeatureEncoder, others: Iterable[str] = ()) -> None:
         self.names = tuple(column.name for column in encoder.columns)
         self.numeric = tuple(c.name for c in encoder.columns if c.kind == "numeric")
         self.categorical = tuple(c.name for c in encoder.columns if c.kind == "categorical")
         self.ordered = self.numeric + self.categorical
         self.known = frozenset(self.names)
-        self.levels = {
-            column.name: frozenset(column.levels)
-            for column in encoder.columns
-            if isinstance(column, CategoricalColumn)
-        }
+        self.ignored = frozenset(others) - self.known
+        self.numbers = tuple(c for c in encoder.columns if isinstance(c, NumericColumn))
+        self._singles = [place for place, c in enumerate(self.numbers) if c.single]
         self._take = itemgetter(*self.ordered)
 
     def transposed(self, rows: Sequence[Mapping[str, Any]]) -> list[Sequence[Any]]:
@@ -70,6 +71,13 @@ class Columns:
         if len(self.ordered) == 1:
             return [list(map(self._take, rows))]
         return list(zip(*map(self._take, rows), strict=True))
+
+    def rounded(self, numbers: np.ndarray) -> np.ndarray:
+        """Rounds [N, k] numbers to float32, in place, in the columns that hold such."""
+        if self._singles:
+            with np.errstate(over="ignore"):
+                numbers[:, self._singles] = numbers[:, self._singles].astype(np.float32)
+        return numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +96,7 @@ class ServedModel:
         network: The layers.
         card: What is recorded of the model; see `mlops.tracking.registry.RegisteredModel`.
         n_weights: Weights of the network.
+        training_columns: All columns of the table it was trained on, as far as that is on record.
     """
 
     name: str
@@ -99,6 +108,7 @@ class ServedModel:
     network: Network
     card: dict[str, Any]
     n_weights: int
+    training_columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, registered: RegisteredModel) -> ServedModel:
@@ -119,6 +129,7 @@ class ServedModel:
             Network(state, predictor.hyperparameters.activation),
             registered.card,
             sum(array.size for array in state.values()),
+            predictor.training_columns,
         )
         described = registered.card.get("columns", {})
         if set(described) != model.columns.known:
@@ -131,7 +142,7 @@ class ServedModel:
     @cached_property
     def columns(self) -> Columns:
         """The names of the columns."""
-        return Columns(self.encoder)
+        return Columns(self.encoder, (self.target, *self.training_columns))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -161,7 +172,9 @@ class ServedModel:
 
     def probabilities(self, cells: Cells) -> np.ndarray:
         """Returns the probability of each class: [N, C] float64; `cells` are used up."""
-        return self.network.probabilities(self.encoder.encode(cells.numbers, cells.texts))
+        return self.network.probabilities(
+            self.encoder.encode(cells.numbers, cells.texts, cells.tally)
+        )
 
     def probabilities_of(self, frame: pd.DataFrame) -> np.ndarray:
         """Returns the same for raw rows of a table.
@@ -190,7 +203,7 @@ class ServedModel:
             raise TrackingError(
                 f"a model must carry a sample of rows with their answers, got none; {RETRAIN}"
             )
-        cells = read_cells(self.columns, self.columns.transposed(rows), lenient=True)
+        cells = read_cells(self.columns, self.columns.transposed(rows), "lenient")
         probabilities = self.probabilities(cells)
         recorded = np.asarray(sample["probabilities"], dtype=np.float64)
         off = np.inf

@@ -5,8 +5,9 @@
     text/csv                             a line of column names, then a line a row
     application/vnd.apache.arrow.stream  an IPC stream; see `mlops.serving.arrow`
 
-A row has every column of the model and no other. JSON is read strictly and CSV leniently (see
-`mlops.serving.cells`), because in CSV all cells are text.
+A row has every column of the model and no other; except that in JSON and CSV those are ignored that
+the training table had besides, the target and what was left out, and the answer says so. What of a
+row's cells is refused: `mlops.serving.reading`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mlops.data.columns import level_text
+from mlops.data.spelling import meant_names
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,
@@ -29,11 +31,12 @@ from mlops.serving.cells import (
     RowLimits,
     check_count,
     check_names,
+    count_unused,
     plain,
-    read_cells,
     shown,
 )
 from mlops.serving.predictor import Columns
+from mlops.serving.reading import read_cells
 
 JSON = "application/json"
 CSV = "text/csv"
@@ -122,8 +125,10 @@ def read_predict(request: Request, columns: Columns) -> Cells:
     if kind == JSON:
         return read_json(decode_json(request.body), columns, request.limits)
     if kind == CSV:
-        cells = read_csv(request.body, columns, request.limits, ignore_others=False)
-        return read_cells(columns, cells, lenient=True)
+        names, cells = read_csv(request.body, columns, request.limits, ignore_others=False)
+        read = read_cells(columns, cells, "text")
+        count_unused(dict.fromkeys(names, len(cells[0])), columns, read.tally)
+        return read
     raise unsupported(request.content_type, (JSON, CSV, ARROW))
 
 
@@ -154,17 +159,38 @@ def _read_rows(rows: list[Any], columns: Columns, limits: RowLimits) -> Cells:
         cells = columns.transposed(rows)
         if all(len(row) == width for row in rows):
             return read_cells(columns, cells)
-    raise _refusal_of(rows, columns)
+    meant = _with_meant_names(rows, columns)
+    if meant is not None:
+        return _read_rows(meant, columns, limits)
+    _check_rows(rows, columns)
+    read = read_cells(columns, columns.transposed(rows))
+    count_unused(Counter(chain.from_iterable(rows)), columns, read.tally)
+    return read
 
 
-def _refusal_of(rows: list[Any], columns: Columns) -> RequestError:
-    """Says what is wrong with rows that are not all objects of the right columns."""
+def _with_meant_names(rows: list[Any], columns: Columns) -> list[Any] | None:
+    """Takes the blanks around the names of columns away; None where there are none to take."""
+    is_changed = False
+    changed = []
+    for row in rows:
+        meant = meant_names(row, columns.known) if isinstance(row, dict) else {}
+        is_changed |= bool(meant)
+        changed.append({meant.get(key, key): cell for key, cell in row.items()} if meant else row)
+    return changed if is_changed else None
+
+
+def _check_rows(rows: list[Any], columns: Columns) -> None:
+    """Refuses rows that are not all objects of the right columns.
+
+    Raises:
+        RequestError: There is one.
+    """
     problems = Problems()
     for index, row in enumerate(rows):
         if problems.full:
             break
         if isinstance(row, dict):
-            check_names(list(row), columns, problems, row=index)
+            check_names(list(row), columns, problems, besides=columns.ignored, row=index)
         else:
             problems.add(
                 "wrong_type",
@@ -172,12 +198,14 @@ def _refusal_of(rows: list[Any], columns: Columns) -> RequestError:
                 "{column: value, ...}",
                 row=index,
             )
-    return problems.refusal()
+    problems.raise_any()
 
 
 def _read_columns(given: dict[str, Any], columns: Columns, limits: RowLimits) -> Cells:
     problems = Problems()
-    check_names(list(given), columns, problems)
+    meant = meant_names(given, columns.known)
+    given = {meant.get(name, name): column for name, column in given.items()}
+    check_names(list(given), columns, problems, besides=columns.ignored)
     for name, column in given.items():
         if name in columns.known and not isinstance(column, list):
             problems.add(
@@ -190,7 +218,9 @@ def _read_columns(given: dict[str, Any], columns: Columns, limits: RowLimits) ->
     cells = [given[name] for name in columns.ordered]
     check_lengths(columns, cells)
     check_count(len(cells[0]), limits)
-    return read_cells(columns, cells)
+    read = read_cells(columns, cells)
+    count_unused(dict.fromkeys(given, len(cells[0])), columns, read.tally)
+    return read
 
 
 def check_lengths(columns: Columns, cells: Sequence[Sequence[Any]]) -> None:
@@ -214,17 +244,18 @@ def check_lengths(columns: Columns, cells: Sequence[Sequence[Any]]) -> None:
 
 def read_csv(
     body: bytes, columns: Columns, limits: RowLimits, *, ignore_others: bool
-) -> Sequence[Sequence[str]]:
+) -> tuple[list[str], Sequence[Sequence[str]]]:
     """Takes a CSV table apart.
 
     Args:
         body: UTF-8, with or without a byte order mark.
         columns: The model's columns.
         limits: How many rows it may have.
-        ignore_others: Whether the table may have columns that the model does not.
+        ignore_others: Whether the table may have any columns that the model does not.
 
     Returns:
-        The cells of each column, in the order of `columns.ordered`.
+        names: The names of its columns.
+        cells: The cells of each column, in the order of `columns.ordered`.
 
     Raises:
         RequestError: It is no CSV, or its columns are not the model's.
@@ -239,16 +270,18 @@ def read_csv(
             f"a body must be CSV in UTF-8, got none ({plain(str(error))}); mend it, or send JSON",
         ) from error
     names, rows = (lines[0], lines[1:]) if lines else ([], [])
+    meant = meant_names(names, columns.known)
+    names = [meant.get(name, name) for name in names]
     problems = Problems()
     twice = {name for name, times in Counter(names).items() if times > 1}
-    for name in sorted(twice & columns.known):
+    for name in sorted(twice & (columns.known | columns.ignored)):
         problems.add(
             "extra_column",
             f"column names must differ, got `{plain(name)}` twice; drop one",
             field=name,
         )
     wanted = [name for name in names if name in columns.known] if ignore_others else names
-    check_names(wanted, columns, problems)
+    check_names(wanted, columns, problems, besides=columns.ignored)
     problems.raise_any()
     check_count(len(rows), limits)
     for index, row in enumerate(rows):
@@ -261,19 +294,5 @@ def read_csv(
             )
     problems.raise_any()
     table = list(zip(*rows, strict=True))
-    cells: list[Sequence[str]] = [table[names.index(name)] for name in columns.ordered]
-    for place, name in enumerate(columns.categorical, len(columns.numeric)):
-        cells[place] = [_level(cell, columns.levels[name]) for cell in cells[place]]
-    return cells
-
-
-def _level(cell: str, levels: frozenset[str]) -> str:
-    """Names a category as the jobs' CSV reader does: `true` is True, `1.0` is 1 among numbers."""
-    if cell in levels:
-        return cell
-    if cell.capitalize() in ("True", "False") and cell.capitalize() in levels:
-        return cell.capitalize()
-    with suppress(ValueError, OverflowError):
-        number = level_text(float(cell))
-        return number if number in levels else cell
-    return cell
+    places = {name: place for place, name in enumerate(names)}
+    return names, [table[places[name]] for name in columns.ordered]

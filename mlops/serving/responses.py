@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import numpy as np
 
+from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
 from mlops.serving.cells import Cells
 from mlops.serving.predictor import ServedModel
@@ -36,6 +37,7 @@ class Answer(NamedTuple):
         rows: Rows that were scored.
         code: Of a refusal.
         version: The version that gave the answer; 0 where none did.
+        tally: What was odd about the rows.
     """
 
     status: int
@@ -45,6 +47,7 @@ class Answer(NamedTuple):
     rows: int = 0
     code: str = ""
     version: int = 0
+    tally: Tally | None = None
 
 
 def score(model: ServedModel, cells: Cells, request: Request, n_values: int) -> np.ndarray:
@@ -64,8 +67,10 @@ def score(model: ServedModel, cells: Cells, request: Request, n_values: int) -> 
     return model.probabilities(cells)
 
 
-def predictions(model: ServedModel, probabilities: np.ndarray, most: int) -> Answer:
+def predictions(model: ServedModel, probabilities: np.ndarray, tally: Tally, most: int) -> Answer:
     """Answers `/predict`: for each row the label, and the probability of each class.
+
+    What was odd about the rows is said under `notes`; there are none where nothing was.
 
     Raises:
         RequestError: It would have more bytes than `most`.
@@ -79,8 +84,10 @@ def predictions(model: ServedModel, probabilities: np.ndarray, most: int) -> Ans
         ]
 
     rows = in_parts(probabilities, len(names), written, most)
-    body = msgspec.json.encode({"predictions": rows, "model": model.identity_json})
-    return answered(model, body, rows=len(probabilities))
+    content: dict[str, Any] = {"predictions": rows, "model": model.identity_json}
+    if tally.counts:
+        content["notes"] = tally.to_json()
+    return answered(model, msgspec.json.encode(content), rows=len(probabilities), tally=tally)
 
 
 def in_parts(
@@ -124,12 +131,16 @@ def too_large(most: int) -> RequestError:
 
 
 def answered(
-    model: ServedModel, body: bytes, *, content_type: bytes = b"application/json", rows: int = 0
+    model: ServedModel,
+    body: bytes,
+    *,
+    content_type: bytes = b"application/json",
+    rows: int = 0,
+    tally: Tally | None = None,
 ) -> Answer:
     """Returns what a model has answered."""
-    return Answer(
-        200, body, content_type, (model.version_header,), rows=rows, version=model.version
-    )
+    headers = (model.version_header,)
+    return Answer(200, body, content_type, headers, rows=rows, version=model.version, tally=tally)
 
 
 def refusal(error: RequestError, model: ServedModel | None) -> Answer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlops.data.notes import ODDITIES
+
 Schema = dict[str, Any]
 DETAIL: Schema = {
     "type": "object",
@@ -55,6 +57,18 @@ INFERENCE_ERROR: Schema = {
         "error": {"type": "string"},
         "code": {"type": "string"},
         "details": {"type": "array", "items": DETAIL},
+    },
+}
+NOTE: Schema = {
+    "type": "object",
+    "required": ["code", "column", "cells"],
+    "properties": {
+        "code": {
+            "type": "string",
+            "enum": list(ODDITIES),
+        },
+        "column": {"type": "string"},
+        "cells": {"type": "integer"},
     },
 }
 SCHEME: Schema = {

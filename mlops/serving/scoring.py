@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlops.data.arrow import pandas_frame
+from mlops.data.notes import Tally
 from mlops.errors import TableError
 from mlops.serving.network import Network
 from mlops.tracking.pyfunc import probability_columns
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from mlops.tracking.pyfunc import Predictor
 
 LABEL = "label"
+TALLY = b"tally"  # in the metadata of a block's predictions
 
 
 @dataclass(frozen=True)
@@ -68,16 +71,19 @@ class Scorer:
         """Scores a block that has the model's columns, in any order.
 
         Returns:
-            What `Predictor.predict` returns, in `schema`; or the first row that it refuses.
+            What `Predictor.predict` returns, in `schema`, whose metadata has what `tally_of` reads;
+            or the first row that it refuses.
         """
-        frame = rows.to_pandas(ignore_metadata=True)
+        frame = pandas_frame(rows)
+        tally = Tally()
         try:
-            codes = self._encoder.transform(frame)
+            codes = self._encoder.transform(frame, tally=tally)
         except TableError:
             return self._first_bad_row(frame)
         probabilities = self._network.probabilities(codes)
         labels = self._classes.take(pa.array(probabilities.argmax(1)))
-        return pa.table([labels, *map(pa.array, probabilities.T)], schema=self.schema)
+        schema = self.schema.with_metadata({TALLY: json.dumps(tally.to_json())})
+        return pa.table([labels, *map(pa.array, probabilities.T)], schema=schema)
 
     def _first_bad_row(self, frame: pd.DataFrame) -> BadRow:
         """Halves the rows until one is left: a row's code does not depend on the others."""
@@ -98,26 +104,44 @@ class Scorer:
         return []
 
 
+def tally_of(predictions: pa.Table) -> Tally:
+    """Returns what was odd about the rows of a block that was scored."""
+    return Tally.from_json(json.loads(predictions.schema.metadata[TALLY]))
+
+
 def output_schema(table: pa.Schema | None, predictions: pa.Schema, model: Any) -> pa.Schema:
-    """Puts predictions after the columns of a table.
+    """Puts predictions after the columns of a table, under names that the table leaves free.
 
     Args:
         table: The table's columns; None keeps none of them.
         predictions: The columns of the predictions.
         model: Says what made them, a JSON value: the schema's metadata `model`.
-
-    Raises:
-        TableError: A column of the table has the name of a prediction.
     """
     kept = pa.schema([]) if table is None else table
-    clash = [name for name in predictions.names if name in kept.names]
-    if clash:
-        raise TableError(
-            f"the table must leave the names of the predictions free, got columns called "
-            f"{', '.join(map(repr, clash))}; rename them, or say --keep_columns false"
-        )
+    names = free_names(predictions.names, kept.names)
+    renamed = [field.with_name(names[field.name]) for field in predictions]
     stamp = {**(kept.metadata or {}), b"model": json.dumps(model).encode()}
-    return pa.schema([*kept, *predictions], metadata=stamp)
+    return pa.schema([*kept, *renamed], metadata=stamp)
+
+
+def free_names(names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Names columns anew where others have their names: `label` becomes `predicted_label`.
+
+    Args:
+        names: The names, all different.
+        taken: The names of the others.
+
+    Returns:
+        The new name of each: not taken, and all different.
+    """
+    own, others, free = {*names}, {*taken}, {}
+    for name in names:
+        new = name
+        while new in others or (new != name and new in own):
+            new = f"predicted_{new}"
+        others.add(new)
+        free[name] = new
+    return free
 
 
 def beside(rows: pa.Table, predictions: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -21,6 +21,7 @@ from pydantic import (
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 
 Auto = Literal["auto"]
+ColumnWish = Literal["numeric", "categorical", "date", "drop", "keep"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -95,9 +96,20 @@ class DataSettings(Section):
         None, description="a table that comes with scikit-learn"
     )
     openml: PositiveInt | None = Field(None, description="id of an OpenML data set, e.g. 1590")
+    strict: bool = Field(
+        False,
+        description="refuse a table about which there is something to note but what you asked for",
+    )
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
     )
+    columns: dict[str, ColumnWish] = Field(
+        {},
+        description="what columns are, by name or pattern, where the table does not show it: "
+        "numeric, categorical or date, drop to leave them out, keep not to",
+    )
+    drop: list[str] = Field([], description="columns to leave out, by name or pattern: a,b*")
+    keep: list[str] = Field([], description="columns not to leave out, though they seem useless")
     split_seed: Seed = Field(
         0, description="another one gives other parts; which part a row is in depends on its cells"
     )
@@ -145,6 +157,13 @@ class DataSettings(Section):
                 f"{shares:g}; keep it below 1"
             )
         return self
+
+    @property
+    def wishes(self) -> dict[str, ColumnWish]:
+        """What is said of columns, by name or pattern."""
+        kept: dict[str, ColumnWish] = dict.fromkeys(self.keep, "keep")
+        dropped: dict[str, ColumnWish] = dict.fromkeys(self.drop, "drop")
+        return {**self.columns, **kept, **dropped}
 
 
 class ResourceSettings(Section):

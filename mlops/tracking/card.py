@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops.data.notes import to_json
 from mlops.data.profile import profile
+from mlops.tracking.pictures import MOST_WHOLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,16 +40,18 @@ def make_card(
         confusion: [C, C] int64 on the test part, actual by predicted.
 
     Returns:
-        JSON values: `study`, `data`, `metrics`, `confusion_matrix`, `columns` (see
-        `mlops.data.profile`), and as `sample` some test rows with the model's answers, by which
+        JSON values: `study`, `data`, `metrics`, `confusion_matrix` (None of more than `MOST_WHOLE`
+        classes), `columns` (see `mlops.data.profile`), `notes` (what was noticed about the table,
+        without its cells), and as `sample` some test rows with the model's answers, by which
         whoever loads it can tell that it still gives them.
     """
     return {
         "study": study,
         "data": {"name": parts.name, "source": parts.source, "digest": parts.digest},
         "metrics": dict(metrics),
-        "confusion_matrix": confusion.tolist(),
+        "confusion_matrix": confusion.tolist() if len(confusion) <= MOST_WHOLE else None,
         "columns": profile(parts.train, predictor.encoder),
+        "notes": to_json(parts.notes),
         "sample": _sample(parts.test, predictor),
     }
 
@@ -63,7 +69,11 @@ def _sample(part: Part, predictor: Predictor) -> dict[str, Any]:
 
 
 def json_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns the rows of a raw table as JSON objects, None where a cell is missing."""
+    """Returns the rows of a table as JSON objects.
+
+    Where there is no value, or no finite one, it is None. A time is ISO 8601 text in UTC, such as
+    `2024-01-01T10:00:00`, and a duration its seconds.
+    """
     columns = {str(name): [_json(cell) for cell in cells] for name, cells in frame.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -73,6 +83,13 @@ def _json(cell: Any) -> Any:
 
     if pd.isna(cell):
         return None
+    if isinstance(cell, np.datetime64 | date):  # of pandas, numpy or Python
+        time = pd.Timestamp(cell)
+        return (time if time.tz is None else time.tz_convert("UTC").tz_localize(None)).isoformat()
+    if isinstance(cell, np.timedelta64 | timedelta):
+        return pd.Timedelta(cell).total_seconds()
     if isinstance(cell, np.generic):
-        return cell.item()
-    return float(cell) if isinstance(cell, Decimal) else cell
+        cell = cell.item()
+    elif isinstance(cell, Decimal):
+        cell = float(cell)
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -1,4 +1,8 @@
-"""The table of a study as an MLflow dataset: what it is, none of its rows."""
+"""The table of a study as an MLflow dataset: what it is, none of its rows.
+
+Names come from the user's table and may be of any length and number; a store takes so many letters.
+What is too long for it is cut here, and told: nothing is to be lost for the sake of a description.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops.data.notes import Note
+from mlops.tracking.params import fit
+from mlops.tracking.pictures import MOST_WHOLE
 from mlops.tracking.store import Store, active_run_from_environment
+
+# Letters of a schema. MLflow takes 1 MB, earlier versions 64 KB, and sends it with all that it says
+# of the run.
+LONGEST_SCHEMA = 65_535
+LONGEST_SOURCE = 5_000  # of 64 KB: in JSON a letter may take twelve
+LONGEST_NAME = 500
+LONGEST_KIND = 36
+_COLUMNS = '{{"mlflow_colspec": [{}]}}'
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,46 +45,89 @@ def log_dataset(store: Store, run_id: str, parts: Parts, context: str = "trainin
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source_type, source = _source(parts.source)
+    schema, named = _schema(parts.train.table)
     dataset = Dataset(
-        name=parts.name,
+        name=fit(parts.name, LONGEST_NAME),
         digest=parts.digest,
         source_type=source_type,
         source=json.dumps(source),
-        schema=json.dumps(_schema(parts.train.table)),
-        profile=json.dumps(_profile(parts)),
+        schema=schema,
+        profile=json.dumps(_profile(parts, named)),
     )
     tags = [InputTag("mlflow.data.context", context)]
     store.client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags)])
 
 
+def notes_on_record(parts: Parts) -> list[Note]:
+    """Says what is not recorded in full of a table of so many columns and classes."""
+    notes = []
+    columns, classes = parts.train.table.shape[1], len(parts.classes)
+    _, named = _schema(parts.train.table)
+    if named < columns:
+        notes.append(
+            Note(
+                "schema_shortened",
+                f"MLflow's description of the table names its first {named:,} columns, which is "
+                f"all that it takes, of {columns:,}; the model on record names all of them",
+            )
+        )
+    if classes > MOST_WHOLE:
+        notes.append(
+            Note(
+                "matrix_shortened",
+                f"of the confusion matrix of {classes:,} classes confusion_matrix.json has the "
+                "counts that are not 0, and the model's card nothing",
+            )
+        )
+    return notes
+
+
 def _source(source: str) -> tuple[str, dict[str, str]]:
     """Names the kind of a source: MLflow's `local` for a file, else what is before the colon."""
     kind, colon, _ = source.partition(":")
-    if not colon or Path(source).exists():
-        return "local", {"uri": source}
-    return kind, {"uri": source}
+    uri = {"uri": source[:LONGEST_SOURCE]}
+    is_kind = colon and len(kind) <= LONGEST_KIND and kind.isalnum()
+    return (kind, uri) if is_kind and not _exists(source) else ("local", uri)
 
 
-def _schema(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    columns = zip(map(str, table.columns), table.dtypes, strict=True)
-    return {
-        "mlflow_colspec": [
-            {"name": name, "type": _type_name(dtype), "required": True} for name, dtype in columns
-        ]
-    }
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # no file can have so long a name
+        return False
+
+
+def _schema(table: pd.DataFrame) -> tuple[str, int]:
+    """Describes the first columns of a table, as many as MLflow takes; returns how many."""
+    described: list[str] = []
+    room = LONGEST_SCHEMA - len(_COLUMNS.format(""))
+    for name, dtype in zip(map(str, table.columns), table.dtypes, strict=True):
+        column = json.dumps({"name": name, "type": _type_name(dtype), "required": True})
+        room -= len(column) + 2
+        if room < 0:
+            break
+        described.append(column)
+    return _COLUMNS.format(", ".join(described)), len(described)
 
 
 def _type_name(dtype: Any) -> str:
-    from pandas.api.types import is_bool_dtype, is_integer_dtype, is_numeric_dtype
+    from pandas.api.types import (
+        is_bool_dtype,
+        is_datetime64_any_dtype,
+        is_integer_dtype,
+        is_numeric_dtype,
+    )
 
     if is_bool_dtype(dtype):
         return "boolean"
+    if is_datetime64_any_dtype(dtype):
+        return "datetime"
     if is_integer_dtype(dtype):
         return "long"
     return "double" if is_numeric_dtype(dtype) else "string"
 
 
-def _profile(parts: Parts) -> dict[str, Any]:
+def _profile(parts: Parts, named: int) -> dict[str, Any]:
     rows = {
         "train_rows": len(parts.train.target),
         "validation_rows": len(parts.validation.target),
@@ -81,8 +139,9 @@ def _profile(parts: Parts) -> dict[str, Any]:
         "num_rows": total,
         "num_elements": total * (columns + 1),
         "columns": columns,
+        "columns_in_schema": named,
         **rows,
-        "target": parts.target_name,
+        "target": fit(parts.target_name, LONGEST_NAME),
         "classes": len(parts.classes),
     }
 
@@ -121,7 +180,7 @@ def log_generated(
         digest=hashlib.sha256(source.encode()).hexdigest()[:16],
         source_type="local",
         source=json.dumps({"uri": str(Path(path).absolute()), "generated": source}),
-        schema=json.dumps(_schema(frame)),
+        schema=_schema(frame)[0],
         profile=json.dumps({"num_rows": len(frame), "num_elements": int(frame.size)}),
     )
     tags = [InputTag("mlflow.data.context", "generated")]

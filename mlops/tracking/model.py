@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.errors import TrackingError
 from mlops.hyperparameters import NAMES, Hyperparameters
 from mlops.tracking import pyfunc
+from mlops.tracking.card import json_rows
 from mlops.tracking.checksums import SHA256_TAG, write_checksums
 from mlops.tracking.store import SENDERS, Store, explained, prepare_environment
 
@@ -55,6 +58,11 @@ CODE = (
     "data/columns",
     "data/encoders",
     "data/features",
+    "data/levels",
+    "data/notes",
+    "data/numbers",
+    "data/reading",
+    "data/spelling",
     "nn/__init__",
     "nn/activations",
     "nn/mlp",
@@ -105,6 +113,7 @@ def log_model(
     encoder: FeatureEncoder,
     classes: list[Any],
     target_name: str,
+    training_columns: Sequence[str] = (),
     example: pd.DataFrame,
     metrics: dict[str, float] | None = None,
     card: dict[str, Any] | None = None,
@@ -119,6 +128,7 @@ def log_model(
         encoder: The preprocessing it was trained with.
         classes: The labels, as JSON values, in the order of its outputs.
         target_name: The column it predicts.
+        training_columns: All columns of the table it was trained on.
         example: Some raw rows; the first few are stored with the model.
         metrics: The model's scores, recorded both on the run and on the model: whoever calls this
             need not log them again. The step is 0 for a run's first model, 1 for the next.
@@ -129,7 +139,9 @@ def log_model(
     """
     prepare_environment()
     network = copy.deepcopy(mlp).cpu().eval()
-    predictor = pyfunc.Predictor(network, encoder, classes, target_name, hyperparameters)
+    predictor = pyfunc.Predictor(
+        network, encoder, classes, target_name, hyperparameters, tuple(training_columns)
+    )
     with tempfile.TemporaryDirectory(prefix="mlops-model-") as scratch:
         folder = Path(scratch) / NAME
         model = _save(folder, predictor, example, card or {})
@@ -329,7 +341,8 @@ def _signature(predictor: pyfunc.Predictor) -> ModelSignature:
 
 def _write_example(folder: Path, example: pd.DataFrame) -> dict[str, str]:
     """Writes rows as MLflow's loaders and its server read them; returns what MLmodel says."""
-    rows = example.to_json(orient="split", index=False, double_precision=15)
+    cells = [list(row.values()) for row in json_rows(example)]
+    rows = json.dumps({"columns": [str(name) for name in example.columns], "data": cells})
     (folder / "input_example.json").write_text(rows, encoding="utf-8")
     request = f'{{"dataframe_split": {rows}}}'
     (folder / "serving_input_example.json").write_text(request, encoding="utf-8")

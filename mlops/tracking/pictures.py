@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LONGEST_NAME = 24
 MOST_NAMED = 40  # with more classes only every second, third, ... is named
 MOST_NUMBERED = 32  # with more classes a cell has no room for its count
+MOST_WHOLE = 1000  # with more classes a matrix has more cells than can be seen, or be of use
 FEW = 6  # with so few classes there is room for large cells, zeros included
 
 
@@ -26,6 +27,9 @@ def log_confusion_matrix(
     store: Store, run_id: str, matrix: np.ndarray, classes: Sequence[Any]
 ) -> None:
     """Puts confusion_matrix.png and confusion_matrix.json on a run.
+
+    The file holds the `matrix` or, of more than `MOST_WHOLE` classes, its `counts` that are not 0:
+    actual class, predicted class, rows.
 
     Args:
         store: Where the run is.
@@ -36,12 +40,12 @@ def log_confusion_matrix(
     with tempfile.TemporaryDirectory(prefix="mlops-picture-") as scratch:
         folder = Path(scratch)
         draw_confusion_matrix(matrix, classes).savefig(folder / "confusion_matrix.png")
-        document = {
-            "classes": list(classes),
-            "matrix": np.asarray(matrix).tolist(),
-            "rows": "actual",
-            "columns": "predicted",
-        }
+        document = {"classes": list(classes), "rows": "actual", "columns": "predicted"}
+        if len(classes) <= MOST_WHOLE:
+            document["matrix"] = np.asarray(matrix).tolist()
+        else:
+            places = np.nonzero(matrix)
+            document["counts"] = np.stack([*places, matrix[places]], axis=1).tolist()
         (folder / "confusion_matrix.json").write_text(json.dumps(document), encoding="utf-8")
         store.client.log_artifacts(run_id, str(folder))
 
@@ -55,6 +59,8 @@ def warm_up() -> None:
 def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[Any]) -> Figure:
     """Draws counts, shaded by their share of the actual class.
 
+    Of more than `MOST_WHOLE` classes several that are next to each other are drawn as one.
+
     Args:
         matrix: Rows by actual and predicted class: [C, C] int64.
         classes: The labels, in the order of the matrix.
@@ -63,6 +69,12 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[Any]) -> Figure:
     from matplotlib.figure import Figure
 
     matrix = np.asarray(matrix)
+    accuracy = np.trace(matrix) / max(int(matrix.sum()), 1)
+    step = math.ceil(len(matrix) / MOST_WHOLE)
+    if step > 1:
+        firsts = np.arange(0, len(matrix), step)
+        matrix = np.add.reduceat(np.add.reduceat(matrix, firsts, axis=0), firsts, axis=1)
+        classes = classes[::step]
     n_classes = len(matrix)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     cell = 0.8 if n_classes <= FEW else 0.42  # inches
@@ -77,7 +89,6 @@ def draw_confusion_matrix(matrix: np.ndarray, classes: Sequence[Any]) -> Figure:
     upright = n_classes > 2 and max(map(len, names)) > 2
     axes.set_xticks(ticks, names, rotation=90 if upright else 0, parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
-    accuracy = np.trace(matrix) / max(int(matrix.sum()), 1)
     axes.set(
         xlabel="predicted",
         ylabel="actual",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops.data.columns import some_of
-from mlops.errors import InputError, TrackingError
+from mlops.errors import InputError, TableError, TrackingError
 from mlops.tracking import registry
 from mlops.tracking.lease import Lease, PromoterTag
 from mlops.tracking.pyfunc import Predictor
@@ -53,6 +53,11 @@ def challenge(
     Champion and candidate are scored on the same rows. The candidate has never seen them; a
     champion that was split otherwise may have, which counts in its favour. So a candidate that wins
     has won fairly, and one that loses may still be promoted by hand.
+
+    A candidate must take the rows that the champion's clients send, and answer with its classes. It
+    may read them otherwise: leave a column out, or take one for dates that was text. That is told.
+    If the champion cannot read the test rows as they are read now, the candidate wins: no later one
+    would be read otherwise, so the first reading would stay for ever, however bad it is.
 
     If another one becomes champion meanwhile, the candidate is compared with that one.
 
@@ -115,12 +120,19 @@ def _compare(
     difference = _difference(champion.predictor, candidate.predictor)
     if difference:
         return _Verdict(False, f"it differs from version {before}: {difference}")
-    old, new = score(champion.predictor), score(candidate.predictor)
-    told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
+    reading = _read_otherwise(champion.predictor, candidate.predictor)
+    new = score(candidate.predictor)
+    try:
+        old = score(champion.predictor)
+    except TableError as error:
+        told = f"{metric} {new:.4f}; version {before} cannot read the rows ({error.problems[0]})"
+        better = True
+    else:
+        told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
+        better = new < old if metric.endswith("loss") else new > old
     if _digest(champion) != _digest(candidate):
         told += ", which was trained on other rows"
-    better = new < old if metric.endswith("loss") else new > old
-    return _Verdict(better, told, f"version {before}")
+    return _Verdict(better, told + reading, f"version {before}")
 
 
 def promote(
@@ -143,13 +155,14 @@ def promote(
         before = registry.version_of(store, name, CHAMPION)
         if before == model.version:
             return Promotion(before, before, f"version {before} was champion already")
+        reading = ""
         if before is not None and not allow_schema_change:
-            _check_schema(store, name, before, model)
+            reading = _check_schema(store, name, before, model)
         with _turn(store, name, before) as turn:
             if turn is None:
                 continue
             _crown(store, name, model.version, before)
-            return Promotion(model.version, before, "promoted by hand")
+            return Promotion(model.version, before, f"promoted by hand{reading}")
 
 
 def rollback(store: Registry, name: str) -> Promotion:
@@ -231,10 +244,13 @@ def _set_history(store: Registry, name: str, versions: list[int]) -> None:
         store.models.set_registered_model_tag(name, HISTORY_TAG, json.dumps(versions))
 
 
-def _check_schema(store: Registry, name: str, before: int, model: registry.RegisteredModel) -> None:
+def _check_schema(store: Registry, name: str, before: int, model: registry.RegisteredModel) -> str:
+    """Checks that a version takes the champion's rows; returns what it reads otherwise."""
+    reading = ""
     try:
         champion = registry.load_version(store, name, before)
         difference = _difference(champion.predictor, model.predictor)
+        reading = _read_otherwise(champion.predictor, model.predictor)
     except TrackingError as error:
         difference = f"the champion's columns cannot be read ({error})"
     if difference:
@@ -243,19 +259,32 @@ def _check_schema(store: Registry, name: str, before: int, model: registry.Regis
             f"{model.version} after version {before}: {difference}; clients may fail, so say "
             "--allow-schema-change if they are ready for it"
         )
+    return reading
 
 
 def _difference(champion: Predictor, model: Predictor) -> str:
-    """Says in what two models' rows and answers differ; empty if in nothing."""
+    """Says why a model cannot stand in for the champion before its clients; empty if it can."""
     old, new = _columns(champion), _columns(model)
+    taken = new.keys() | set(model.training_columns)  # those left out are ignored in requests
     parts = {
-        "columns gone": [name for name in old if name not in new],
+        "columns gone": [name for name in old if name not in taken],
         "columns added": [name for name in new if name not in old],
-        "columns of another kind": [name for name in old if new.get(name, old[name]) != old[name]],
         "classes gone": _missing(champion.classes, model.classes),
         "classes added": _missing(model.classes, champion.classes),
     }
     return "; ".join(f"{title} {some_of(names)}" for title, names in parts.items() if names)
+
+
+def _read_otherwise(champion: Predictor, model: Predictor) -> str:
+    """Says which of the champion's columns a model leaves out or reads as another kind."""
+    old, new = _columns(champion), _columns(model)
+    changed: dict[str, list[str]] = {}
+    for name, kind in old.items():
+        if name not in new:
+            changed.setdefault("left out", []).append(name)
+        elif new[name] != kind:
+            changed.setdefault(f"read as {new[name]}", []).append(name)
+    return "".join(f"; {how} now: {some_of(names)}" for how, names in changed.items())
 
 
 def _missing(labels: list[Any], others: list[Any]) -> list[Any]:

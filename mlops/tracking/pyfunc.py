@@ -42,6 +42,8 @@ class Predictor:
         classes: The labels, in the order of the network's outputs.
         target_name: The column that is predicted.
         hyperparameters: The configuration it was trained with.
+        training_columns: All columns of the table it was trained on, the target and those left out
+            too; empty where that is not on record.
     """
 
     mlp: MLP
@@ -49,6 +51,7 @@ class Predictor:
     classes: list[Any]
     target_name: str
     hyperparameters: Hyperparameters
+    training_columns: tuple[str, ...] = ()
 
     def probabilities(self, frame: pd.DataFrame) -> np.ndarray:
         """Returns the probability of each class for raw rows: [N, C] float64.
@@ -99,9 +102,11 @@ def write(folder: Path, predictor: Predictor, card: Mapping[str, Any]) -> None:
         "preprocessing": predictor.encoder.to_json(),
         "classes": predictor.classes,
         "target": predictor.target_name,
+        "training_columns": predictor.training_columns,
     }
     for name, values in ((DESCRIPTION, description), (CARD, card)):
-        text = json.dumps(values, indent=1, allow_nan=False, ensure_ascii=False)
+        # In ASCII: a name or a level may be of letters that no other encoding has.
+        text = json.dumps(values, indent=1, allow_nan=False)
         (folder / name).write_text(text, encoding="utf-8")
     weights = {name: tensor.contiguous() for name, tensor in predictor.mlp.state_dict().items()}
     # Not save_file: its files are readable by their owner alone.
@@ -137,7 +142,11 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
             "model is damaged, train it again"
         ) from error
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    return Predictor(mlp.eval(), encoder, classes, description["target"], hyperparameters), card
+    columns = tuple(description.get("training_columns", ()))
+    predictor = Predictor(
+        mlp.eval(), encoder, classes, description["target"], hyperparameters, columns
+    )
+    return predictor, card
 
 
 def _load_pyfunc(path: str) -> Predictor:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from mlops.data.notes import to_json
 from mlops.errors import InputError, RecordError, TrackingError
 from mlops.tracking import registry
 from mlops.tracking.begun import SETTINGS, settings_tags, version_tags
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
 from mlops.tracking.lease import DriverTag, Lease
-from mlops.tracking.model import discard_unregistered, log_model
+from mlops.tracking.model import EXAMPLE_ROWS, discard_unregistered, log_model
+from mlops.tracking.params import as_params, fit
 from mlops.tracking.pictures import log_confusion_matrix
 from mlops.tracking.record import (
     ENDS_TAG,
@@ -39,8 +42,9 @@ if TYPE_CHECKING:
 
 # Tells the run that this process has made from another study's of the same name.
 ORIGIN_TAG = "origin"
-# MLflow cuts longer values.
-LONGEST_PARAM = 6000
+NOTES = "notes.json"
+# Of a name of the user's, in a version's description and tags; a registry takes 5,000 letters.
+LONGEST_TOLD = 500
 
 
 class StudyRun:
@@ -219,24 +223,33 @@ class StudyRun:
 
     def _describe(self, settings: Mapping[str, Any], besides: Mapping[str, str]) -> None:
         """Records, for people to read, how the study was begun."""
-        self._log_params(_flat(settings), besides)
+        self._log_params(as_params(settings), besides)
         log_dataset(self.store, self.run_id, self._parts)
+        self.log_notes()
         # Last: a study that has it has all of them.
         self._client.log_dict(self.run_id, dict(settings), SETTINGS)
 
-    def _log_params(self, params: Mapping[str, Any], besides: Mapping[str, str]) -> None:
+    def _log_params(self, params: Mapping[str, str], besides: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
-        given = {name: value for name, value in params.items() if value is not None}
-        texts = {name: str(value)[:LONGEST_PARAM] for name, value in given.items()}
-        new = [Param(name, text) for name, text in texts.items() if name not in besides]
+        new = [Param(name, text) for name, text in params.items() if name not in besides]
         self._client.log_batch(self.run_id, params=new)
+
+    def log_notes(self) -> None:
+        """Records what was noticed about the table, without its cells, as notes.json."""
+        text = json.dumps(to_json(self._parts.notes), indent=1)
+        self._client.log_text(self.run_id, text, NOTES)
 
     def log_trials(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Records the table of trials, as trials.csv."""
-        flat = [_flat({**row, **row["params"], "params": None}) for row in rows]
+        flat = [
+            {**row, **{f"metrics.{name}": value for name, value in row["metrics"].items()}}
+            | row["params"]
+            for row in rows
+        ]
         text = io.StringIO()
-        names = dict.fromkeys(name for row in flat for name in row if name != "params")
+        nested = ("params", "metrics")
+        names = dict.fromkeys(name for row in flat for name in row if name not in nested)
         writer = csv.DictWriter(text, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(flat)
@@ -291,7 +304,7 @@ class StudyRun:
         confusion: np.ndarray,
         model_name: str,
     ) -> tuple[int, str]:
-        parts = self._parts
+        parts, name = self._parts, fit(self._parts.name, LONGEST_TOLD)
         discard_unregistered(self.store, self.run_id)
         model = log_model(
             self.store,
@@ -301,7 +314,8 @@ class StudyRun:
             encoder=predictor.encoder,
             classes=predictor.classes,
             target_name=predictor.target_name,
-            example=parts.test.frame,
+            training_columns=parts.columns,
+            example=parts.test.table.take(parts.test.rows[:EXAMPLE_ROWS]).reset_index(drop=True),
             metrics=dict(metrics),
             card=make_card(self._study, parts, predictor, metrics, confusion),
         )
@@ -310,10 +324,10 @@ class StudyRun:
             registry.TRIAL_TAG: str(best["trial"]),
             registry.EPOCH_TAG: str(best["best_epoch"]),
             "data_digest": parts.digest,
-            "data": parts.name,
+            "data": name,
         }
         description = (
-            f"Predicts `{predictor.target_name}` of {parts.name}; test accuracy "
+            f"Predicts `{fit(predictor.target_name, LONGEST_TOLD)}` of {name}; test accuracy "
             f"{metrics['test_accuracy']:.4f}, best of {self._study}."
         )
         version = registry.register(
@@ -355,14 +369,3 @@ def _exists(study: str) -> InputError:
         f"study: must be a new name, got `{study}`, of which there is one; say --resume to go on "
         "with it, or choose another name"
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens sections into dotted names, as the flags have them."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value and name != "space":
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load
 
@@ -55,6 +57,20 @@ def score(predictor: Predictor, parts: Parts) -> tuple[dict[str, float], np.ndar
         scores, confusion = score_part(predictor, part)
         metrics |= {f"{name}_{score}": value for score, value in scores.items()}
     return metrics, confusion.numpy()
+
+
+def with_columns_of(predictor: Predictor, part: Part) -> Part:
+    """Gives a part a column of gaps for each column of a model that its table does not have.
+
+    So a model of before can be asked about rows of which a column is left out now: it has to do
+    without it, as its successor does.
+    """
+    absent = [column.name for column in predictor.encoder.columns if column.name not in part.table]
+    if not absent:
+        return part
+    gaps = np.full(len(part.table), None, dtype=object)
+    blank = pd.DataFrame(dict.fromkeys(absent, gaps), index=part.table.index, dtype=object)
+    return replace(part, table=pd.concat([part.table, blank], axis=1))
 
 
 @torch.inference_mode()

@@ -10,11 +10,12 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster, machines
-from mlops.errors import InputError, RecordError, StudyError, TrackingError
+from mlops.data.notes import to_json, told
+from mlops.errors import InputError, RecordError, StudyError, TableError, TrackingError
 from mlops.files import is_uri
 from mlops.hyperparameters import Hyperparameters
 from mlops.nn.sizes import TableSize
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mlops.data.dataset import Dataset
     from mlops.data.features import FeatureEncoder
     from mlops.data.table import Parts
+    from mlops.tracking.pyfunc import Predictor
     from mlops.tracking.record import StudyRecord
     from mlops.tracking.store import Store
     from mlops.tracking.study_run import StudyRun
@@ -175,6 +177,7 @@ def run(
         "outcomes": ledger.outcomes(),
         "stopped": stop.reason,
         **logged,
+        "notes": to_json(ready.parts.notes),
         "tracking_seconds_per_record": ledger.tracking_seconds / max(1, ledger.epochs),
         "seconds": round(time.monotonic() - started, 2),
     }
@@ -206,13 +209,25 @@ def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str
 
 
 def _load(data: DataSettings) -> Parts:
+    """Reads the table and tells what was noticed about it.
+
+    Raises:
+        TableError: It cannot be used, or nothing was to be noticed.
+    """
     from mlops.data.synthetic import SyntheticSpec
     from mlops.data.table import load_parts
+    from mlops.tracking.dataset import notes_on_record
 
-    given = data.model_dump(exclude={"synthetic"})
+    given = data.model_dump(exclude={"synthetic", "columns", "drop", "keep", "strict"})
     if data.path is None and data.sklearn is None and data.openml is None:
         given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
-    return load_parts(**given)
+    parts = load_parts(**given, wishes=data.wishes)
+    if data.strict and (found := [note for note in parts.notes if not note.wished]):
+        raise TableError([f"data.strict: {note}" for note in found])
+    notes = (*parts.notes, *notes_on_record(parts))
+    if notes:
+        print(told(parts.name, notes), file=sys.stderr, flush=True)
+    return replace(parts, notes=notes)
 
 
 def _title(plan: Plan, parts: Parts) -> str:
@@ -468,6 +483,10 @@ def _log_best(
         store, lambda: study_run.log_best(row, predictor, metrics, confusion, model_name)
     )
     score = ledger.metric.removeprefix("val_")
+
+    def score_on_test(model: Predictor) -> float:
+        return scoring.score_part(model, scoring.with_columns_of(model, parts.test))[0][score]
+
     promoted = patiently(
         store,
         lambda: promotion.challenge(
@@ -475,7 +494,7 @@ def _log_best(
             model_name,
             logged["model"]["version"],
             f"test_{score}",
-            lambda model: scoring.score_part(model, parts.test)[0][score],
+            score_on_test,
         ),
     )
     return {"best": best.to_dict(), **logged, "promotion": asdict(promoted)}

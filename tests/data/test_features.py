@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlops.data import features
 from mlops.data.dataset import encode, fit_encoder
-from mlops.data.encoders import LIMIT, CategoricalColumn, NumericColumn
+from mlops.data.encoders import LIMIT, CategoricalColumn, NumericColumn, is_extreme
 from mlops.data.features import FeatureEncoder
+from mlops.data.notes import Tally
+from mlops.data.spelling import GAP_WORDS, tidy
 from mlops.data.synthetic import SyntheticSpec
 from mlops.data.table import load_parts
 from mlops.errors import TableError
@@ -48,7 +50,10 @@ COLUMNS = st.one_of(
 
 
 def usable(column: tuple[str, list[Any]]) -> bool:
-    return any(value is not None and value == value for value in column[1])
+    return any(
+        value is not None and value == value and tidy(str(value)) not in GAP_WORDS
+        for value in column[1]
+    )
 
 
 FRAMES = st.dictionaries(TEXTS, COLUMNS.filter(usable), min_size=1, max_size=4).map(
@@ -60,6 +65,14 @@ FRAMES = st.dictionaries(TEXTS, COLUMNS.filter(usable), min_size=1, max_size=4).
 
 def through_json(encoder: FeatureEncoder) -> FeatureEncoder:
     return FeatureEncoder.from_json(json.loads(json.dumps(encoder.to_json(), allow_nan=False)))
+
+
+def of_records(encoder: FeatureEncoder, records: list[dict[str, Any]]) -> np.ndarray:
+    names = [column.name for column in encoder.columns]
+    columns = {
+        name: pd.Series([record[name] for record in records], dtype=object) for name in names
+    }
+    return encoder.transform(pd.DataFrame(columns))
 
 
 def rounded(matrix: np.ndarray) -> list[list[float]]:
@@ -110,8 +123,7 @@ def test_rows_of_json_are_coded_like_a_frame(frame: pd.DataFrame) -> None:
         for row in frame.astype(object).to_dict(orient="records")
     ]
     expected = encoder.transform(frame)
-    assert encoder.transform_records(records).tobytes() == expected.tobytes()
-    assert encoder.transform(pd.DataFrame(records, dtype=object)).tobytes() == expected.tobytes()
+    assert of_records(encoder, records).tobytes() == expected.tobytes()
 
 
 @settings(max_examples=100, deadline=None)
@@ -122,6 +134,7 @@ def test_numbers_are_scaled_like_scikit_learn(values: list[float | None]) -> Non
 
     column = pd.DataFrame({"x": pd.Series(values, dtype=np.float64)})
     filled = SimpleImputer(strategy="median").fit_transform(column)
+    assume(not is_extreme(column["x"].dropna().to_numpy()).any())
     scaler = StandardScaler().fit(filled)
     fitted = FeatureEncoder.fit(column).columns[0]
     assert isinstance(fitted, NumericColumn)
@@ -176,7 +189,6 @@ def test_numbers_of_any_type_are_numeric(values: Any) -> None:
         ("3", 1.225),
         (" 3.0 ", 1.225),
         (3, 1.225),
-        (True, -1.225),
         (np.float32(3), 1.225),
         (Decimal(3), 1.225),
         (1e300, LIMIT),
@@ -186,29 +198,27 @@ def test_numbers_of_any_type_are_numeric(values: Any) -> None:
 def test_cells_a_numeric_column_understands(cell: Any, code: float) -> None:
     encoder = FeatureEncoder.fit(pd.DataFrame({"x": [1.0, 2.0, 3.0]}))
     assert codes(encoder, x=np.array([cell], dtype=object)) == [[code]]
-    assert rounded(encoder.transform_records([{"x": cell}])) == [[code]]
+    assert rounded(of_records(encoder, [{"x": cell}])) == [[code]]
 
 
 @pytest.mark.parametrize(
-    ("cell", "says"),
-    [
-        ("abc", "column `x` must hold numbers, got 'abc'"),
-        ([1.0], "column `x` must hold numbers, got [1.0]"),
-        ({}, "column `x` must hold numbers, got {}"),
-        (10**400, "column `x` must hold numbers, got 1000"),
-        (np.inf, "column `x` must hold finite numbers, got 1 infinite"),
-        ("-inf", "column `x` must hold finite numbers, got 1 infinite"),
-        (pd.Timestamp("2020-01-01"), "column `x` must hold numbers, got Timestamp"),
-    ],
+    "cell", ["abc", 10**400, np.inf, "-inf", "1_000", "0x10", True, pd.Timestamp("2020-01-01")]
 )
-def test_cells_a_numeric_column_refuses(cell: Any, says: str) -> None:
+def test_a_cell_that_is_no_number_is_refused_or_a_gap_that_is_counted(cell: Any) -> None:
     encoder = FeatureEncoder.fit(pd.DataFrame({"x": [1.0, 2.0]}))
-    with pytest.raises(TableError) as caught:
-        encoder.transform_records([{"x": cell}])
-    assert says in str(caught.value)
-    with pytest.raises(TableError) as caught:
+    tally = Tally()
+    frame = pd.DataFrame({"x": pd.Series([2.0, cell], dtype=object)})
+    assert encoder.transform(frame, tally=tally).tolist() == [[1.0], [0.0]]
+    assert tally.to_json() == [{"code": "odd_cell", "column": "x", "cells": 1}]
+    with pytest.raises(TableError, match="column `x` must hold finite numbers, got "):
+        encoder.transform(frame)
+
+
+@pytest.mark.parametrize("cell", [[1.0], {}, b"1"])
+def test_cells_of_several_values_are_refused(cell: Any) -> None:
+    encoder = FeatureEncoder.fit(pd.DataFrame({"x": [1.0, 2.0]}))
+    with pytest.raises(TableError, match="column `x` must hold one value in a cell"):
         encoder.transform(pd.DataFrame({"x": pd.Series([cell], dtype=object)}))
-    assert says in str(caught.value)
 
 
 def test_gaps_become_the_median() -> None:
@@ -278,7 +288,7 @@ def test_gaps_and_unknown_values_use_outputs_that_were_trained(
     for cells, code in ((GAP, gap), (UNKNOWN, unknown)):
         expected = [code] * len(cells)
         assert codes(encoder, x=pd.Series(cells, dtype=object)) == expected
-        assert encoder.transform_records([{"x": cell} for cell in cells]).tolist() == expected
+        assert of_records(encoder, [{"x": cell} for cell in cells]).tolist() == expected
     assert codes(encoder, x=["b"])[0][:2] == [0, 1]
 
 
@@ -298,7 +308,7 @@ def test_the_most_frequent_levels_are_kept() -> None:
 def test_a_container_is_no_category() -> None:
     encoder = FeatureEncoder.fit(pd.DataFrame({"x": ["a", "b"]}))
     with pytest.raises(TableError, match="column `x` must hold one value in a cell, got"):
-        encoder.transform_records([{"x": ["a"]}])
+        of_records(encoder, [{"x": ["a"]}])
 
 
 # Whole tables
@@ -317,8 +327,6 @@ def test_absent_columns_are_named() -> None:
     encoder = FeatureEncoder.fit(frame)
     with pytest.raises(TableError, match="'a', 'c' absent; got 'b'"):
         encoder.transform(frame[["b"]])
-    with pytest.raises(TableError, match="'c' absent"):
-        encoder.transform_records([{"a": 1, "b": 2, "c": "x"}, {"a": 1, "b": 2}])
     with pytest.raises(TableError, match="got no column"):
         encoder.transform(pd.DataFrame(index=[0]))
 
@@ -333,9 +341,7 @@ def test_all_problems_of_a_table_are_raised_together() -> None:
     frame = pd.DataFrame(
         {
             "when": pd.date_range("2020-01-01", periods=2),
-            "void": [None, None],
-            "gap": [np.nan, np.nan],
-            "far": [1.0, np.inf],
+            "lists": [[1], [2]],
             "z": [1j, 2j],
             "fine": [1, 2],
         }
@@ -343,24 +349,27 @@ def test_all_problems_of_a_table_are_raised_together() -> None:
     with pytest.raises(TableError) as caught:
         FeatureEncoder.fit(frame)
     named = [problem.split("`")[1] for problem in caught.value.problems]
-    assert named == ["when", "void", "gap", "far", "z"]
+    assert named == ["when", "lists", "z"]
+    with pytest.raises(TableError) as caught:
+        FeatureEncoder.fit(pd.DataFrame({"void": [None, None], "gap": [np.nan, np.nan]}))
+    named = [problem.split("`")[1] for problem in caught.value.problems]
+    assert named == ["void", "gap"]
     encoder = FeatureEncoder.fit(pd.DataFrame({"a": [1, 2], "b": [1, 2], "c": ["x", "y"]}))
     with pytest.raises(TableError) as caught:
-        encoder.transform_records([{"a": "one", "b": "two", "c": []}])
+        of_records(encoder, [{"a": [1], "b": {}, "c": []}])
     assert len(caught.value.problems) == 3
 
 
 def test_no_rows_give_no_codes() -> None:
     encoder = FeatureEncoder.fit(pd.DataFrame({"a": [1, 2], "c": ["x", "y"]}))
     assert encoder.transform(pd.DataFrame({"a": [], "c": []})).shape == (0, 3)
-    assert encoder.transform_records([]).shape == (0, 3)
 
 
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        ({}, "must be of format 1, got None"),
-        ({"format": 2, "columns": []}, "must be of format 1, got 2"),
+        ({}, "must be of format 1 or 2, got None"),
+        ({"format": 3, "columns": []}, "must be of format 1 or 2, got 3"),
         ({"format": 1}, "damaged"),
         ({"format": 1, "columns": [{"kind": "numeric", "name": "x"}]}, "damaged"),
         ({"format": 1, "columns": [{"kind": "embedding", "name": "x"}]}, "damaged"),

@@ -109,13 +109,19 @@ BAD_TABLES = [
         lambda f: csv_of(small_frame())(f).with_name("tabel.csv"),
         ["did you mean `table.csv`?"],
     ),
-    Bad("unknown ending", lambda f: f / "table.xlsx", ["must end in .csv or .parquet", "xlsx"]),
+    Bad("unknown ending", lambda f: f / "table.xls", ["must end in one of .csv", "table.xls"]),
     Bad("folder", folder_named_csv, ["must be readable"]),
     Bad("empty file", csv_text(""), ["got an empty file"]),
     Bad("header only", csv_text("a,b,target\n"), ["must have rows, got none"]),
-    Bad("not UTF-8", csv_text(b"a,target\n\xff\xfe,1\n"), ["UTF-8", "byte"]),
-    Bad("ragged rows", csv_text("a,target\n1,2\n1,2,3,4\n"), ["must be readable", "line 3"]),
-    Bad("cells without a header", csv_text("a,target\n1,2,3\n1,2,3\n"), ["header, 2, got more"]),
+    Bad("a long row", csv_text("a,target\n1,2\n1,2,3,4\n"), ["line 3", "header, 2, got 4"]),
+    Bad("a short row", csv_text("a,target\n1,2\n1\n"), ["line 3", "header, 2, got 1"]),
+    Bad("cells without a header", csv_text("a,target\n1,2,3\n1,2,3\n"), ["line 2", "got 3"]),
+    Bad("an open quote", csv_text('a,target\n1,2\n"1,2\n1,2\n'), ["line 3", "left open"]),
+    Bad(
+        "an open quote that closes further down",
+        csv_text('a,target\n"1,2\n' + "1,2\n" * 9 + '1,2"\n1,2\n'),
+        ["line 2", "spans 11 lines"],
+    ),
     Bad("unnamed column", csv_text(",a,target\n0,1,2\n"), ["must have a name", "index=False"]),
     Bad("twin columns", csv_text("a,a,target\n0,1,2\n"), ["must differ, got twice: 'a'"]),
     Bad("twin columns, Parquet", parquet_with_twin_columns, ["must differ, got twice: 'a'"]),
@@ -125,13 +131,6 @@ BAD_TABLES = [
         ["must be readable"],
     ),
     Bad("no feature", csv_of(small_frame()[["target"]]), ["column besides target `target`"]),
-    Bad(
-        "semicolons",
-        csv_text("a;target\n1;2\n"),
-        ["separated by commas, got semicolons", "sep=';'"],
-    ),
-    Bad("tabs", csv_text("a\ttarget\n1\t2\n"), ["separated by commas, got tabs", "'\\t'"]),
-    Bad("other separator", csv_text("a|target\n1|2\n"), ["must be named", "'a|target'"]),
     Bad(
         "unknown target",
         csv_of(small_frame()),
@@ -150,26 +149,13 @@ BAD_TABLES = [
         ["must be named", "'label'"],
     ),
     Bad(
-        "missing targets",
-        csv_of(first_cells("target", [None, None])),
-        ["value in every row, got none in 2 of 60 rows"],
+        "target all missing", csv_of(with_column("target", None)), ["a value in some row, got none"]
     ),
-    Bad("target all missing", csv_of(with_column("target", None)), ["got none in every row"]),
     Bad("constant target", csv_of(with_column("target", 3)), ["at least 2 classes, got only 3"]),
-    Bad(
-        "class of one row",
-        csv_of(first_cells("target", ["maybe"])),
-        ["must have at least 3 rows", "'maybe' (1)"],
-    ),
-    Bad(
-        "class of two rows",
-        csv_of(first_cells("target", ["maybe", "maybe"])),
-        ["must have at least 3 rows", "'maybe' (2)"],
-    ),
     Bad(
         "fewer rows than needed",
         csv_of(small_frame(4)),
-        ["at least 3 rows", "'no' (2), 'yes' (2)"],
+        ["must have 3 rows", "'no' (2), 'yes' (2)"],
     ),
     Bad(
         "continuous target",
@@ -184,38 +170,17 @@ BAD_TABLES = [
     Bad(
         "infinite target",
         parquet_of(with_column("target", np.where(np.arange(N) % 2, np.inf, 1.0))),
-        ["finite labels, got inf"],
-    ),
-    Bad(
-        "all-missing column",
-        csv_of(with_column("void", None)),
-        ["column `void` must have a value", "drop the column"],
-    ),
-    Bad(
-        "column missing in the training part",
-        csv_of(first_cells("target", ["no"]).assign(void=[7.0] + [None] * (N - 1))),
-        ["column `void` must have a value in some training row"],
-        {"split_seed": 2},
-    ),
-    Bad(
-        "infinite cells",
-        csv_of(with_column("income", np.where(np.arange(N) < 3, np.inf, 1.0))),
-        ["column `income` must hold finite numbers, got 3 infinite"],
-    ),
-    Bad(
-        "dates",
-        parquet_of(with_column("day", pd.date_range("2020-01-01", periods=N))),
-        ["column `day` must hold numbers, text or booleans, got datetime64", "year"],
+        ["finite labels, got 'inf'"],
     ),
     Bad(
         "lists",
         parquet_of(with_column("tags", [[1, 2]] * N)),
-        ["column `tags` must hold numbers, text or booleans"],
+        ["column `tags` must hold one value in a cell", "--data.drop tags"],
     ),
     Bad(
         "several at once",
-        csv_of(small_frame().assign(void=None, target="yes", income=np.inf)),
-        ["`income` must hold finite", "`void` must have a value", "at least 2 classes"],
+        parquet_of(small_frame().assign(tags=[[1]] * N, target="yes", names=[["a"]] * N)),
+        ["`tags` must hold one value", "`names` must hold one value", "at least 2 classes"],
     ),
 ]
 
@@ -250,21 +215,6 @@ BAD_TEST_FILES = [
         ["classes of the training table, 'no', 'yes', got 'maybe'"],
     ),
     Bad(
-        "missing target",
-        csv_of(first_cells("target", [None]), "test.csv"),
-        ["value in every row, got none in 1 of 60 rows"],
-    ),
-    Bad(
-        "text among numbers",
-        csv_of(first_cells("age", ["old", "young"]), "test.csv"),
-        ["column `age` must hold numbers, got 'old', 'young'"],
-    ),
-    Bad(
-        "infinite cells",
-        csv_of(first_cells("income", [np.inf]), "test.csv"),
-        ["column `income` must hold finite numbers"],
-    ),
-    Bad(
         "several at once",
         csv_of(first_cells("target", ["maybe"]).drop(columns="age"), "test.csv"),
         ["'age' absent", "got 'maybe'"],
@@ -282,12 +232,12 @@ def test_every_problem_of_a_test_file_is_named(bad: Bad, tmp_path: Path) -> None
 
 
 def test_problems_of_both_files_are_raised_together(tmp_path: Path) -> None:
-    training = csv_of(small_frame().assign(void=None), "train.csv")(tmp_path)
-    test = csv_of(first_cells("target", ["maybe"]).assign(void=1), "test.csv")(tmp_path)
+    training = parquet_of(small_frame().assign(tags=[[1]] * N))(tmp_path)
+    test = csv_of(first_cells("target", ["maybe"]).assign(tags=1), "test.csv")(tmp_path)
     with pytest.raises(TableError) as caught:
         load_parts(path=training, test_path=test)
-    void, maybe = caught.value.problems
-    assert "`void`" in void
+    tags, maybe = caught.value.problems
+    assert "`tags`" in tags
     assert maybe.startswith(f"test file `{test}`: ")
 
 
@@ -328,7 +278,9 @@ def test_openml_out_of_reach_is_a_table_error(
     ("values", "classes"),
     [
         (["b", "a"], ["a", "b"]),
-        (["10", "9"], ["10", "9"]),
+        (["10", "9"], [9, 10]),
+        (["010", "9"], ["010", "9"]),
+        ([str(2**65), str(2**65 + 1)], [str(2**65), str(2**65 + 1)]),
         (["ja", "näh"], ["ja", "näh"]),
         ([2, 10], [2, 10]),
         ([True, False], [False, True]),
@@ -349,8 +301,12 @@ def test_labels_keep_their_kind(values: Any, classes: list[Any], tmp_path: Path)
     assert parts.classes == classes
     assert [type(label) for label in parts.classes] == [type(label) for label in classes]
     for part in (parts.train, parts.validation, parts.test):
+        found = [parts.classes[code] for code in part.target]
         expected = target[part.frame["x"]].tolist()
-        assert [parts.classes[code] for code in part.target] == expected
+        assert [
+            label in (value, str(value)) or str(label) == value
+            for label, value in zip(found, expected, strict=True)
+        ] == [True] * len(found)
         assert part.target.dtype == np.int64
 
 
@@ -368,7 +324,7 @@ def test_a_test_file_of_some_labels_is_read_like_the_training_file(tmp_path: Pat
 
 
 def test_many_whole_numbers_may_be_classes(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"x": range(6000), "target": np.arange(6000) % 60})
+    frame = pd.DataFrame({"x": np.sin(range(6000)), "target": np.arange(6000) % 60})
     assert len(load_parts(path=parquet_of(frame)(tmp_path)).classes) == 60
 
 
@@ -393,10 +349,14 @@ def test_cells_that_count_as_missing(cell: str, tmp_path: Path) -> None:
     assert table.isna().sum().tolist() == [1, 1]
 
 
-def test_none_is_a_category_in_parquet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [csv_of, parquet_of])
+def test_of_several_words_for_a_gap_all_but_the_empty_one_are_levels(
+    write: Any, tmp_path: Path
+) -> None:
     frame = with_column("fence", ["None", "wood", ""] * 20)
-    table = load_parts(path=parquet_of(frame)(tmp_path)).train.table
-    assert set(table["fence"]) == {"None", "wood", ""}
+    table = load_parts(path=write(frame)(tmp_path)).train.table
+    assert set(table["fence"].dropna()) == {"None", "wood"}
+    assert table["fence"].isna().sum() > 0
 
 
 def test_the_index_of_a_parquet_file_is_no_feature(tmp_path: Path) -> None:
@@ -434,7 +394,7 @@ def test_the_digest_tells_content_and_parts_only(tmp_path: Path) -> None:
         ("iris", (150, 4), ["setosa", "versicolor", "virginica"]),
         ("wine", (178, 13), ["class_0", "class_1", "class_2"]),
         ("breast_cancer", (569, 30), ["benign", "malignant"]),
-        ("digits", (1797, 64), list(range(10))),
+        ("digits", (1797, 61), list(range(10))),  # less 3 constant columns
     ],
 )
 def test_tables_of_scikit_learn(name: str, shape: tuple[int, int], classes: list[Any]) -> None:
@@ -465,7 +425,7 @@ def rows_of(parts: Parts) -> list[set[int]]:
 
 
 def test_the_parts_share_out_all_rows(tmp_path: Path) -> None:
-    frame = small_frame(1000).assign(row=range(1000))
+    frame = small_frame(1000).assign(row=np.random.default_rng(0).permutation(1000))
     path = parquet_of(frame)(tmp_path)
     parts = load_parts(path=path)
     assert sizes(parts) == pytest.approx([640, 160, 200], abs=50)
@@ -477,12 +437,13 @@ def test_the_parts_share_out_all_rows(tmp_path: Path) -> None:
 
 
 def test_the_same_rows_are_test_rows_in_any_file_and_any_order(tmp_path: Path) -> None:
-    frame = small_frame(500).assign(row=range(500), seen=np.arange(500) % 3 > 0)
+    numbers = np.random.default_rng(0).permutation(500)
+    frame = small_frame(500).assign(row=numbers, seen=np.arange(500) % 3 > 0)
     parts = load_parts(path=parquet_of(frame)(tmp_path))
     mixed = frame.sample(frac=1, random_state=1)[["seen", "target", "row", "town", "income", "age"]]
     for write in (parquet_of, csv_of):
         assert rows_of(load_parts(path=write(mixed)(tmp_path))) == rows_of(parts)
-    longer = pd.concat([frame, small_frame(500).assign(row=range(500, 1000), seen=True)])
+    longer = pd.concat([frame, small_frame(500).assign(row=numbers + 500, seen=True)])
     grown = rows_of(load_parts(path=csv_of(longer)(tmp_path)))
     assert [{row for row in part if row < 500} for part in grown] == rows_of(parts)
 
@@ -500,7 +461,8 @@ def test_a_test_file_is_the_test_part(tmp_path: Path) -> None:
 
 
 def test_a_column_of_groups_keeps_rows_together_and_is_no_feature(tmp_path: Path) -> None:
-    frame = small_frame(600).assign(row=range(600), client=[f"c{row // 3}" for row in range(600)])
+    rows = np.random.default_rng(0).permutation(600)
+    frame = small_frame(600).assign(row=rows, client=[f"c{row // 3}" for row in rows])
     held_out = csv_of(small_frame(30).assign(row=0), "test.csv")(tmp_path)
     for write in (csv_of, parquet_of):
         parts = load_parts(path=write(frame)(tmp_path), group="client")
@@ -510,7 +472,7 @@ def test_a_column_of_groups_keeps_rows_together_and_is_no_feature(tmp_path: Path
         # A test file needs no such column, and new columns move no row.
         beside = load_parts(path=write(frame)(tmp_path), group="client", test_path=held_out)
         assert len(beside.test) == 30
-        wider = load_parts(path=write(frame.assign(new=1))(tmp_path), group="client")
+        wider = load_parts(path=write(frame.assign(new=rows % 2))(tmp_path), group="client")
         assert rows_of(wider) == rows_of(parts)
 
 
@@ -560,6 +522,97 @@ def test_a_split_that_cannot_be_made_is_refused(
         load_parts(path=csv_of(frame)(tmp_path), **options)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# Notes
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A table that is used, and the notes on it: code, column, cells, line."""
+
+    name: str
+    frame: pd.DataFrame
+    notes: list[tuple[str, str | None, int | None, int | None]]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def spelled_as(text: str) -> pd.DataFrame:
+    """A sound table whose incomes are written in another way."""
+    frame = small_frame()
+    incomes = (frame["income"] * 10).round(2)
+    return frame.assign(income=[text.format(income) for income in incomes])
+
+
+ROWS = np.arange(N)
+NOTED = [
+    Noted("nothing odd", small_frame(), []),
+    Noted(
+        "no target",
+        first_cells("target", ["no", None, ""]),
+        [("no_target", "target", 2, 3)],
+    ),
+    Noted("a rare class", first_cells("target", ["x", "x"]), [("rare_classes", "target", 2, None)]),
+    Noted("an empty column", with_column("void", None), [("empty_column", "void", None, None)]),
+    Noted("a constant column", with_column("one", 1), [("constant_column", "one", None, None)]),
+    Noted("a row number", with_column("row", ROWS + 7), [("row_number", "row", None, None)]),
+    Noted(
+        "an identifier",
+        with_column("id", [f"P{i:03}" for i in ROWS]),
+        [("identifier", "id", None, None)],
+    ),
+    Noted(
+        "an identifier that is kept",
+        with_column("id", [f"P{i:03}" for i in ROWS]),
+        [],
+        {"wishes": {"i*": "keep"}},
+    ),
+    Noted(
+        "free text",
+        with_column("said", [f"a sentence that is long enough, and the {i}th" for i in ROWS]),
+        [("free_text", "said", None, None)],
+    ),
+    Noted("a wish", small_frame(), [("dropped", "age", None, None)], {"wishes": {"age": "drop"}}),
+    Noted(
+        "the target again",
+        small_frame().assign(copy=lambda frame: frame["target"].str.upper()),
+        [("gives_away", "copy", N, None)],
+    ),
+    Noted(
+        "the target as a number",
+        small_frame().assign(copy=lambda f: (f["target"] == "yes") * 10 + np.cos(ROWS)),
+        [("gives_away", "copy", N, None)],
+    ),
+    Noted("an odd cell", first_cells("income", [1.5, "-"]), [("odd_cells", "income", 1, 3)]),
+    Noted("an infinite cell", first_cells("income", [np.inf]), [("odd_cells", "income", 1, 2)]),
+    Noted("grouped digits", spelled_as("{:,.2f}"), [("number_format", "income", None, None)]),
+    Noted("euros", spelled_as("{} €"), [("number_format", "income", None, None)]),
+    Noted("a unit", spelled_as("{}kg"), [("number_format", "income", None, None)]),
+    Noted(
+        "a word as a class",
+        small_frame().assign(target=np.where(ROWS % 3, "None", "yes")),
+        [("gap_word_class", "target", 40, None)],
+    ),
+    Noted(
+        "blanks around labels",
+        small_frame().assign(target=[f"l{i % 2}{' ' * (i % 3 // 2)}" for i in ROWS]),
+        [("labels_joined", "target", None, None)],
+    ),
+]
+
+
+@pytest.mark.parametrize("noted", NOTED, ids=lambda noted: noted.name)
+@pytest.mark.parametrize("write", [csv_of, parquet_of])
+def test_what_is_odd_about_a_table_is_noted(noted: Noted, write: Any, tmp_path: Path) -> None:
+    frame = noted.frame
+    if write is parquet_of:
+        odd = [name for name in frame if frame[name].map(type).nunique() > 1]
+        frame = frame.assign(**{name: frame[name].astype("str") for name in odd})
+    parts = load_parts(path=write(frame)(tmp_path), **noted.options)
+    found = [(note.code, note.column, note.cells, note.line) for note in parts.notes]
+    lines = noted.notes if write is csv_of else [(*note[:3], None) for note in noted.notes]
+    assert found == lines
+    assert np.isfinite(encode(parts, fit_encoder(parts)).x_train).all()
 
 
 # Real tables

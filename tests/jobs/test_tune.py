@@ -22,6 +22,7 @@ import pytest
 
 from mlops.console import run_job
 from mlops.nn.records import METRIC_NAMES
+from mlops.tracking import registry
 from mlops.tracking.storage import RECORD, study_folder
 from mlops.tracking.store import Store, open_store
 from ray_jobs import train, tune
@@ -134,7 +135,9 @@ def test_the_study_run_has_settings_table_scores_pictures_and_data(
         "best_trial.json",
         "confusion_matrix.png",
         "confusion_matrix.json",
+        "notes.json",
     } <= files
+    assert recorded["notes"] == []
     table = Path(store.client.download_artifacts(recorded["run_id"], "trials.csv"))
     with table.open() as file:
         assert [int(row["trial"]) for row in csv.DictReader(file)] == list(range(7))
@@ -154,6 +157,34 @@ def test_the_model_is_the_registered_candidate(store: Store, recorded: dict[str,
         store.client.get_model_version("mlp", str(recorded["model"]["version"])).run_id
         == (recorded["run_id"])
     )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [[f"{'x' * 95}{i:05d}" for i in range(12_000)], [f"c{i}" for i in range(16_000)]],
+    ids=["12,000 long names", "16,000 short ones"],
+)
+def test_a_table_of_thousands_of_columns_is_recorded_and_told(
+    names: list[str], store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cells = np.random.default_rng(0).normal(size=(60, len(names))).astype(np.float32)
+    frame = pd.DataFrame(cells, columns=names)
+    frame["y"] = (cells[:, 0] > 0).astype(int)
+    frame.to_parquet(tmp_path / "wide.parquet")
+    done = train.main(
+        ["--data.path", str(tmp_path / "wide.parquet"), "--data.target", "y", "--epochs", "1",
+         "--hidden_dims", "[4]", "--tracking.model_name", "wide"]
+    )  # fmt: skip
+    [note] = [note for note in done["notes"] if note["code"] == "schema_shortened"]
+    assert note["text"] in capfd.readouterr().err
+    run = store.client.get_run(done["run_id"])
+    assert run.info.status == "FINISHED"
+    content = store.read_bytes(done["run_id"], "notes.json")
+    assert content is not None
+    assert json.loads(content) == done["notes"]
+    found = registry.load_version(store, "wide", done["model"]["version"])
+    assert [column.name for column in found.predictor.encoder.columns] == names
+    assert found.predictor.training_columns == (*names, "y")
 
 
 def test_the_same_study_again_gives_the_same_table(store: Store, recorded: dict[str, Any]) -> None:

@@ -150,6 +150,7 @@ def register(
         encoder=predictor.encoder,
         classes=predictor.classes,
         target_name=predictor.target_name,
+        training_columns=("id", *frame.columns, predictor.target_name),
         example=frame,
         card=card,
     )

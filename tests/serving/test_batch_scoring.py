@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from mlops.cluster import Connection
 from mlops.data.blocks import Block, open_table
@@ -28,7 +30,7 @@ from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.serving import batch
 from mlops.serving.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer
-from mlops.serving.scoring import BadRow, Scorer
+from mlops.serving.scoring import BadRow, Scorer, free_names
 from mlops.settings.sections import TrackingSettings
 from mlops.tracking import registry
 from mlops.tracking.model import log_model
@@ -37,6 +39,7 @@ from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store import Store, open_store
 
 ROOT = Path(__file__).parents[2]
+NAMES = [f"{'predicted_' * n}{name}" for name in ("label", "probability_a") for n in range(4)]
 # MLflow 3.17 on libraries newer than itself, and about its own type hints when first imported.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
@@ -247,11 +250,76 @@ def test_there_is_no_other_model_than_the_one_named(in_folder: Path, tmp_path: P
 def test_predictions_alone(in_folder: Path, tmp_path: Path) -> None:
     rows = make_rows(50).rename(columns={"id": "label"})
     given, output = write(rows, tmp_path / "t.parquet"), tmp_path / "s.parquet"
-    with pytest.raises(TableError, match=r"columns called 'label'; .* --keep_columns false"):
-        run(given, output)
-    assert not output.exists()
-    run(given, output, keep_columns=False)
+    done = run(given, output, keep_columns=False)
+    assert done["renamed"] == {}
     assert list(pd.read_parquet(output)) == ["label", "probability_no", "probability_yes"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_predictions_get_names_that_the_table_leaves_free(
+    in_folder: Path, tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A table with a column `label` is scored, and what was written once more."""
+    rows = make_rows(50).rename(columns={"id": "label"})
+    given = write(rows, tmp_path / f"t.{kind}")
+    once, twice = tmp_path / f"once.{kind}", tmp_path / f"twice.{kind}"
+    done = run(given, once)
+    assert done["renamed"] == {"label": "predicted_label"}
+    assert "the predictions are in 'predicted_label'" in capfd.readouterr().err
+    written = read_file(once).frame
+    added = ["predicted_label", "probability_no", "probability_yes"]
+    assert list(written) == [*rows, *added]
+    assert list(map(str, written["label"])) == list(map(str, read_file(given).frame["label"]))
+    done = run(once, twice)
+    assert done["renamed"] == {
+        "label": "predicted_predicted_label",
+        "probability_no": "predicted_probability_no",
+        "probability_yes": "predicted_probability_yes",
+    }
+    again = read_file(twice).frame
+    assert list(again) == [*written, *done["renamed"].values()]
+    for old, new in zip(added, done["renamed"].values(), strict=True):
+        assert list(again[old]) == list(written[old])
+        assert list(again[new]) == list(written[old])
+    assert done["labels"] == written["predicted_label"].value_counts().to_dict()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("block_rows", [7, 100])
+def test_what_is_odd_about_the_rows_is_counted_and_told(
+    in_folder: Path, tmp_path: Path, kind: str, block_rows: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = make_rows(50)
+    rows.loc[[3, 40], "colour"] = ["blue", "purple"]
+    rows.loc[[1, 20, 30], "colour"] = None
+    rows.loc[45, "size"] = 1e9
+    given, output = write(rows, tmp_path / f"t.{kind}"), tmp_path / "s.parquet"
+    done = run(given, output, block_rows=block_rows)
+    assert done["notes"] == [
+        {"code": "new_gap", "column": "colour", "cells": 3},
+        {"code": "unknown_level", "column": "colour", "cells": 2},
+        {"code": "far_outside", "column": "size", "cells": 1},
+    ]
+    assert capfd.readouterr().err.splitlines()[-4:] == [
+        f"{given}: notes",
+        "  - `colour`: 3 cell(s) without a value, of which training had none",
+        "  - `colour`: 2 cell(s) of categories that training has not seen",
+        "  - `size`: 1 number(s) far from those of training",
+    ]
+    assert run(write(make_rows(50), tmp_path / f"u.{kind}"), output, overwrite=True)["notes"] == []
+
+
+@hypothesis.given(
+    st.lists(st.sampled_from(NAMES), unique=True), st.lists(st.sampled_from(NAMES), unique=True)
+)
+def test_a_free_name_is_found_for_each_whatever_is_taken(
+    names: list[str], taken: list[str]
+) -> None:
+    free = free_names(names, taken)
+    assert list(free) == names
+    assert len(set(free.values())) == len(names)
+    assert not set(free.values()) & set(taken)
+    assert all(new == name for name, new in free.items() if name not in taken)
 
 
 def test_a_table_without_rows_is_scored_too(in_folder: Path, tmp_path: Path) -> None:

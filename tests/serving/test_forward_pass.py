@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,8 @@ from endpoint_harness import make_card, make_predictor, mixed_table, numeric_tab
 from mlops.errors import TrackingError
 from mlops.hyperparameters import ACTIVATIONS
 from mlops.serving import network
-from mlops.serving.cells import read_cells
 from mlops.serving.predictor import ServedModel
+from mlops.serving.reading import read_cells
 from mlops.tracking import pyfunc
 from mlops.tracking.registry import RegisteredModel
 
@@ -80,8 +81,12 @@ def test_cells_are_coded_as_the_encoder_codes_a_table() -> None:
     ]
     model = served(make_predictor(frame), frame)
     cells = read_cells(model.columns, model.columns.transposed(rows))
+    names = list(rows[0])
+    frame = pd.DataFrame(
+        {name: pd.Series([row[name] for row in rows], dtype=object) for name in names}
+    )
     np.testing.assert_array_equal(
-        model.encoder.encode(cells.numbers, cells.texts), model.encoder.transform_records(rows)
+        model.encoder.encode(cells.numbers, cells.texts), model.encoder.transform(frame)
     )
 
 
@@ -115,3 +120,16 @@ def test_a_card_of_other_columns_is_found_out() -> None:
     )
     with pytest.raises(TrackingError, match="must describe the columns"):
         ServedModel.of(registered)
+
+
+def test_a_model_of_release_0_1_answers_as_it_did() -> None:
+    """Its folder was written by that release: preprocessing of format 1."""
+    predictor, card = pyfunc.read(Path(__file__).parent / "model_of_0_1")
+    model = ServedModel.of(RegisteredModel("mlp", 1, "run", predictor, card))
+    model.check_sample()
+    rows = pd.DataFrame(card["sample"]["rows"])
+    np.testing.assert_allclose(
+        predictor.probabilities(rows), card["sample"]["probabilities"], rtol=0, atol=1e-5
+    )
+    assert model.columns.numeric == ("age", "income")
+    assert model.columns.categorical == ("city", "member", "code", "gear")

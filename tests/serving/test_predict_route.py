@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ def test_problems_are_told_together_up_to_twenty(mixed: Served) -> None:
         ("age,city,income\n1,2,3\n", 422, "missing_column", [(None, "member")]),
         (",age,city,income,member\n0,1,2,3,4\n", 422, "extra_column", [(None, "")]),
         ("age,age,city,income,member\n0,1,2,3,4\n", 422, "extra_column", [(None, "age")]),
-        ("age,city,income,member\n1,a,2,b\nx,a,inf,b\n", 422, "invalid_rows", [(1, "age"), (1, "income")]),
+        ("age,city,income,member\n1,a,2,b\nx,a,inf,b\n", 200, "", []),
         (b"age,city\n\xff", 400, "not_csv", []),
         ("age,city,income,member\n" + "1" * 200_000, 400, "not_csv", []),
     ],
@@ -183,6 +184,113 @@ def test_csv(sent: Any, status: int, code: str, details: list[Any], mixed: Serve
         error = answer.json()["error"]
         assert error["code"] == code
         assert [(d["row"], d["field"]) for d in error["details"]] == details
+
+
+PADDED = {f" {name} " if name == "city" else name: cell for name, cell in GOOD.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent"),
+    [
+        ("application/json", {"rows": [PADDED, GOOD]}),
+        ("application/json", {"columns": {name: [cell] * 2 for name, cell in PADDED.items()}}),
+        ("text/csv", "age,city ,income,member\n30,Aix,1000.5,True\n30,Aix,1000.5,True\n"),
+        (ARROW, to_arrow(pa.table({name: [cell] * 2 for name, cell in PADDED.items()}))),
+    ],
+)
+def test_blanks_around_names_do_not_matter(kind: str, sent: Any, mixed: Served) -> None:
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 200, answer.text
+    if kind != ARROW:
+        wanted = mixed.endpoint.ask("/predict", {"rows": [GOOD, GOOD]}).json()["predictions"]
+        assert answer.json()["predictions"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "notes"),
+    [
+        ("application/json", {"rows": [GOOD]}, None),
+        (
+            "application/json",
+            {"rows": [GOOD, {**GOOD, "city": "Rome"}]},
+            [("unknown_level", "city", 1)],
+        ),
+        ("application/json", {"rows": [{**GOOD, "age": None}]}, None),
+        ("application/json", {"rows": [{**GOOD, "member": None}] * 3}, [("new_gap", "member", 3)]),
+        ("application/json", {"rows": [{**GOOD, "age": -1e9}]}, [("far_outside", "age", 1)]),
+        ("text/csv", "age,city,income,member\nthirty,Aix,1,true\n", [("odd_cell", "age", 1)]),
+        ("text/csv", "age,city,income,member\n30,Aix,1,TRUE\n", None),
+    ],
+)
+def test_what_is_odd_about_rows_is_noted(
+    kind: str, sent: Any, notes: list[Any] | None, mixed: Served
+) -> None:
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 200, answer.text
+    found = answer.json().get("notes")
+    assert (found and [(n["code"], n["column"], n["cells"]) for n in found]) == notes
+    metrics = mixed.endpoint.ask("/metrics", method="GET").text
+    for code, column, _ in notes or []:
+        assert f'mlops_odd_cells_total{{column="{column}",kind="{code}"}}' in metrics
+
+
+ID = {"id": [{"of": "any type"}]}
+
+
+@pytest.mark.parametrize(
+    ("sent", "unused"),
+    [
+        ({"rows": [GOOD, GOOD]}, {}),
+        ({"rows": [{**GOOD, "target": "yes"}] * 2}, {"target": 2}),
+        ({"rows": [GOOD, {"target": None, **GOOD, **ID}]}, {"id": 1, "target": 1}),
+        ({"columns": {name: [cell] * 2 for name, cell in GOOD.items()}}, {}),
+        ({"columns": {**{name: [cell] * 2 for name, cell in GOOD.items()}, **ID}}, {"id": 2}),
+        ("age,city,income,member\n30,Aix,1000.5,True\n30,Aix,1000.5,True\n", {}),
+        ("target,age,city,id,income,member\n7,30,Aix,,1000.5,True\n8,30,Aix,no,1000.5,True\n",
+         {"id": 2, "target": 2}),
+    ],
+)  # fmt: skip
+def test_columns_that_only_the_training_table_has_are_ignored_and_noted(
+    sent: Any, unused: dict[str, int], mixed: Served
+) -> None:
+    kind = "text/csv" if isinstance(sent, str) else "application/json"
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    assert_same(content["predictions"], expected(mixed, pd.DataFrame([GOOD, GOOD])))
+    if not unused:
+        assert content.keys() == {"predictions", "model"}
+        return
+    assert content["notes"] == [
+        {"code": "unused_column", "column": name, "cells": cells} for name, cells in unused.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "details"),
+    [
+        (body(target="yes", aeg=1), [(1, "aeg")]),
+        (body(target="yes", age=...), [(1, "age")]),
+        ({"rows": [{**GOOD, "id": 1}, [30]]}, [(1, None)]),
+        ({"columns": {**{name: [1] for name in GOOD}, **ID, "aeg": [1]}}, [(None, "aeg")]),
+        ("id,age,city,income,aeg\n1,2,3,4,5\n", [(None, "member"), (None, "aeg")]),
+        ("id,id,age,city,income,member\n1,1,2,3,4,5\n", [(None, "id")]),
+    ],
+)
+def test_other_columns_beside_them_are_refused(
+    sent: Any, details: list[Any], mixed: Served
+) -> None:
+    kind = "text/csv" if isinstance(sent, str) else "application/json"
+    answer = mixed.endpoint.ask("/predict", sent, content_type=kind)
+    assert answer.status_code == 422, answer.text
+    found = answer.json()["error"]["details"]
+    assert [(detail["row"], detail["field"]) for detail in found] == details
+
+
+def test_of_a_model_of_before_only_the_target_is_known_to_be_no_column(mixed: Served) -> None:
+    model = replace(mixed.model, training_columns=())
+    assert model.columns.ignored == {"target"}
+    assert mixed.model.columns.ignored == {"id", "target"}
 
 
 TABLE = pa.table(
@@ -212,10 +320,13 @@ def with_column(name: str, cells: pa.Array) -> pa.Table:
         (TABLE.drop_columns(["age"]), 422, "missing_column", [(None, "age")]),
         (TABLE.append_column("aeg", pa.nulls(2)), 422, "extra_column", [(None, "aeg")]),
         (TABLE.append_column("age", pa.nulls(2)), 422, "extra_column", [(None, "age")]),
-        (with_column("age", pa.array(["1", "2"])), 422, "wrong_type", [(None, "age")]),
+        (with_column("age", pa.array(["1", "2"])), 200, "", []),
+        (with_column("age", pa.array(["1", "two"])), 422, "wrong_type", [(1, "age")]),
+        (with_column("age", pa.array([b"1", b"2"])), 422, "wrong_type", [(None, "age")]),
         (with_column("age", pa.array([[1], [2]])), 422, "wrong_type", [(None, "age")]),
-        (with_column("city", pa.array([1.5, 2.5])), 422, "wrong_type", [(None, "city")]),
-        (with_column("city", pa.array(["a", "b"], pa.string_view())), 422, "wrong_type", [(None, "city")]),
+        (with_column("city", pa.array([1.5, 2.5])), 200, "", []),
+        (with_column("city", pa.array([[1.5], [2.5]])), 422, "wrong_type", [(None, "city")]),
+        (with_column("city", pa.array(["a", "b"], pa.string_view())), 200, "", []),
         (with_column("age", pa.array([1.0, float("nan")])), 422, "not_finite", [(1, "age")]),
         (with_column("age", pa.array([float("inf"), None])), 422, "not_finite", [(0, "age")]),
     ],

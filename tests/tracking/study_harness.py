@@ -7,6 +7,9 @@ from concurrent.futures import Future
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
+import pandas as pd
+
+from mlops.data.reading import Reading, read_frame
 from mlops.nn.records import Outcome
 from mlops.tracking.store import Store
 from mlops.tracking.writer import RunWriter
@@ -18,6 +21,13 @@ def made(store: Store, run_id: str) -> Future[Any]:
     nothing = lambda: None  # noqa: E731
     run.set_result(SimpleNamespace(store=store, run_id=run_id, check=nothing, hold=nothing))
     return run
+
+
+def read(raw: pd.DataFrame) -> tuple[pd.DataFrame, tuple[Reading, ...]]:
+    """Reads the columns of a table; returns them, and how."""
+    columns = read_frame(raw)
+    frame = pd.DataFrame({column.reading.name: column.values for column in columns})
+    return frame, tuple(column.reading for column in columns)
 
 
 def end(

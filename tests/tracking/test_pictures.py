@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlops.tracking.pictures import draw_confusion_matrix, log_confusion_matrix
+from mlops.tracking.pictures import (
+    MOST_NAMED,
+    MOST_WHOLE,
+    draw_confusion_matrix,
+    log_confusion_matrix,
+)
 from mlops.tracking.store import Store
 
 LETTERS = [chr(ord("A") + i) for i in range(26)]
@@ -32,6 +38,31 @@ def test_a_confusion_matrix_is_put_on_the_run(store: Store, tmp_path: Path) -> N
     header = Path(store.client.download_artifacts(run_id, "confusion_matrix.png")).read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     assert min(struct.unpack(">II", header[16:24])) > 300
+
+
+def test_of_very_many_classes_the_counts_that_are_not_0_are_kept(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    n_classes = 2 * MOST_WHOLE + 500
+    rows = np.random.default_rng(0).integers(0, n_classes, (4000, 2))
+    matrix = np.zeros((n_classes, n_classes), dtype=np.int64)
+    np.add.at(matrix, tuple(rows.T), 1)
+    run_id = sqlite_store.client.create_run(sqlite_store.experiment_id).info.run_id
+    log_confusion_matrix(sqlite_store, run_id, matrix, list(range(n_classes)))
+    file = sqlite_store.client.download_artifacts(run_id, "confusion_matrix.json")
+    document = json.loads(Path(file).read_text())
+    assert document["classes"] == list(range(n_classes))
+    again = np.zeros_like(matrix)
+    for actual, predicted, count in document["counts"]:
+        again[actual, predicted] = count
+    assert (again == matrix).all()
+    axes = draw_confusion_matrix(matrix, list(range(n_classes))).axes[0]
+    (drawn,) = axes.images
+    assert len(drawn.get_array()) <= MOST_WHOLE
+    right = np.trace(matrix) / matrix.sum()
+    assert axes.get_title() == f"4,000 rows, {right:.1%} right"
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[:2] == ["0", str(3 * math.ceil(n_classes / 3 / MOST_NAMED))]
 
 
 @pytest.mark.parametrize(

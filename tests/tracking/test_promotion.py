@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,12 @@ def register(
     rows: pd.DataFrame = ROWS,
     classes: tuple[Any, ...] = ("no", "yes"),
     digest: str | None = "d",
+    columns: tuple[str, ...] = (),
 ) -> int:
-    """Registers a model that carries its score as its learning rate, and returns its version."""
+    """Registers a model that carries its score as its learning rate, and returns its version.
+
+    Of `columns`, those of the training table, it has learned those that are in `rows`.
+    """
     encoder = FeatureEncoder.fit(rows)
     hyperparameters = Hyperparameters(hidden_dims=(4,), learning_rate=score)
     mlp = MLP.of(hyperparameters, encoder.width, len(classes))
@@ -48,6 +53,7 @@ def register(
         encoder=encoder,
         classes=list(classes),
         target_name="y",
+        training_columns=columns,
         example=rows,
         card={"data": {"digest": digest}} if digest else {},
     )
@@ -99,7 +105,11 @@ def test_a_better_candidate_is_champion(
     ("other", "reason"),
     [
         ({"rows": ROWS.rename(columns={"b": "c"})}, "columns gone 'b'; columns added 'c'"),
-        ({"rows": ROWS.assign(a=list("pqpq"))}, "columns of another kind 'a'"),
+        ({"rows": ROWS[["a"]], "columns": ("a", "y")}, "columns gone 'b'"),
+        (
+            {"rows": ROWS[["a"]].assign(c=1.0), "columns": ("a", "b", "c", "y")},
+            "columns added 'c'",
+        ),
         ({"classes": ("no", "yes", "maybe")}, "classes added 'maybe'"),
         ({"classes": (0, 1)}, "classes gone 'no', 'yes'; classes added 0, 1"),
     ],
@@ -116,6 +126,57 @@ def test_a_candidate_that_takes_or_gives_something_else_is_promoted_by_hand_only
     done = promotion.promote(sqlite_store, "mlp", second, allow_schema_change=True)
     assert done == Promotion(second, first, "promoted by hand")
     assert champion(sqlite_store) == second
+
+
+READ_OTHERWISE = [
+    ({"rows": ROWS.assign(a=list("pqpq"))}, "read as categorical now: 'a'"),
+    ({"rows": ROWS.assign(b=[1.0, 2.0, 1.0, 2.0])}, "read as numeric now: 'b'"),
+    ({"rows": ROWS[["b"]], "columns": ("a", "b", "y")}, "left out now: 'a'"),
+    (
+        {"rows": ROWS[["b"]].assign(b=1.5), "columns": ("b", "a", "y", "id")},
+        "left out now: 'a'; read as numeric now: 'b'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("other", "told"), READ_OTHERWISE)
+@pytest.mark.parametrize("wins", [True, False])
+def test_a_candidate_that_reads_the_same_rows_otherwise_may_win(
+    other: dict[str, Any], told: str, wins: bool, sqlite_store: Store
+) -> None:
+    first, second = register(sqlite_store), register(sqlite_store, 0.9 if wins else 0.1, **other)
+    challenge(sqlite_store, first)
+    done = challenge(sqlite_store, second)
+    assert done.champion == (second if wins else first)
+    assert done.reason.endswith(f"against 0.5000 of version 1; {told}")
+
+
+@pytest.mark.parametrize(("other", "told"), READ_OTHERWISE)
+def test_one_that_reads_otherwise_is_promoted_by_hand_without_more(
+    other: dict[str, Any], told: str, sqlite_store: Store
+) -> None:
+    first, second = register(sqlite_store), register(sqlite_store, **other)
+    challenge(sqlite_store, first)
+    done = promotion.promote(sqlite_store, "mlp", second)
+    assert done == Promotion(second, first, f"promoted by hand; {told}")
+
+
+def test_a_champion_that_cannot_read_the_rows_gives_way(sqlite_store: Store) -> None:
+    first = register(sqlite_store)
+    second = register(sqlite_store, 0.1, rows=ROWS[["b"]], columns=("a", "b", "y"))
+    challenge(sqlite_store, first)
+
+    def score(model: Predictor) -> float:
+        model.encoder.transform(ROWS[["b"]])
+        return score_of(model)
+
+    done = promotion.challenge(sqlite_store, "mlp", second, "test_accuracy", score)
+    assert done.champion == second
+    assert re.fullmatch(
+        r"test_accuracy 0\.1000; version 1 cannot read the rows \(.*'a' absent; .*\); "
+        r"left out now: 'a'",
+        done.reason,
+    )
 
 
 @pytest.mark.parametrize("digest", ["e", None])

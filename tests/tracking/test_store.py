@@ -321,7 +321,9 @@ def test_a_table_is_recorded_without_its_rows(store: Store) -> None:
     table = pd.DataFrame({"a b": [0.5, 1.5, 2.5], "n": [1, 2, 3], "t": list("xyz")})
     rows = [np.array([row]) for row in range(3)]
     part, validation, test = (Part(table, row, np.array([0])) for row in rows)
-    parts = Parts(part, validation, test, ["no", "yes"], "y", "toy", "sklearn:toy", "0123abcd")
+    parts = Parts(
+        part, validation, test, ["no", "yes"], "y", "toy", "sklearn:toy", "0123abcd", (), ()
+    )
     run_id = store.client.create_run(store.experiment_id).info.run_id
     log_dataset(store, run_id, parts)
     [logged] = store.client.get_run(run_id).inputs.dataset_inputs

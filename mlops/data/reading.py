@@ -1,0 +1,314 @@
+"""What the columns of a training table are, and how their cells are read.
+
+Decided once, from the table that a study is begun with; after that a column alone says how a cell
+is read (`mlops.data.encoders`). A column that is read has one of three types: numbers, NaN for a
+gap; `pandas.Categorical` of the texts of levels; times (datetime64, UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_float_dtype, is_object_dtype
+
+from mlops.data.columns import Kind, numbers_of, plain_numbers, texts_of, type_of
+from mlops.data.levels import joined
+from mlops.data.notes import Note
+from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
+from mlops.data.spelling import EXACT_DOUBLE, tidy
+from mlops.errors import TableError
+
+Wish = Literal["numeric", "categorical", "date", "drop", "keep"]
+
+# Of the cells of a column of numbers at most this share may be odd, and of one with few distinct
+# numbers, which may well be names of levels, fewer.
+MOST_ODD = 0.05
+MOST_ODD_OF_FEW = 0.01
+# With so many distinct numbers a few odd words do not make it a column of levels, however frequent.
+MANY_NUMBERS = 20
+FEW_WORDS = 3
+MOST_WORDS_SHARE = 0.5
+# More cells that are written as codes, 007, and the column holds codes.
+MOST_CODES = 0.02
+# Formats are looked for among so many distinct texts.
+TEXTS_LOOKED_AT = 10_000
+OTHERWISE = "say otherwise with `data.columns`"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one column is read.
+
+    Attributes:
+        name: The column.
+        kind: What it holds.
+        numbers: How texts write its numbers.
+    """
+
+    name: str
+    kind: Kind
+    numbers: NumberFormat = PLAIN
+
+
+@dataclass(frozen=True, eq=False)
+class ReadColumn:
+    """A column that has been read.
+
+    Attributes:
+        reading: How.
+        values: Numbers, a `Categorical` or times: [N].
+        notes: What was noticed.
+    """
+
+    reading: Reading
+    values: Any
+    notes: tuple[Note, ...] = ()
+
+
+LineOf = Callable[[int], int | None]
+
+
+def _row_number(row: int) -> int:
+    return row + 1
+
+
+def read_frame(frame: pd.DataFrame, wishes: Mapping[str, Wish] | None = None) -> list[ReadColumn]:
+    """Decides how each column of a raw frame is read, and reads it.
+
+    Raises:
+        TableError: A column cannot be used; one line for each such column.
+    """
+    read, problems = [], []
+    for name, values in frame.items():
+        try:
+            read.append(read_column(str(name), values.array, wish_for(str(name), wishes or {})))
+        except TableError as error:
+            problems += error.problems
+    if problems:
+        raise TableError(problems)
+    return read
+
+
+def wish_for(name: str, wishes: Mapping[str, Wish]) -> Wish | None:
+    """Returns what is wished of a column: by its name, or else by the first pattern it fits."""
+    if name in wishes:
+        return wishes[name]
+    return next((wish for pattern, wish in wishes.items() if fits(name, pattern)), None)
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Tells whether a column is meant by a name or a pattern such as `b*`."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def read_column(
+    name: str,
+    values: Any,
+    wish: Wish | None = None,
+    *,
+    decimal: str = ".",
+    line_of: LineOf = _row_number,
+) -> ReadColumn:
+    """Decides what a raw column of a training table is, and reads it.
+
+    Args:
+        name: The column's name.
+        values: A pandas array or an array of objects: [N].
+        wish: What the user says that it is.
+        decimal: The likelier decimal sign where texts can be read both ways.
+        line_of: The line of the file that a row is in.
+
+    Raises:
+        TableError: It cannot be used, or not as it is wished.
+    """
+    kind = type_of(name, values)
+    if kind in ("time", "duration") or wish == "date":
+        raise TableError(
+            f"column `{name}` must hold numbers, text or booleans, got {kind}s; turn it into "
+            "numbers (a date into its year, month, or seconds since a start) or leave it out"
+        )
+    if wish == "categorical" or (wish != "numeric" and kind in ("boolean", "category", "empty")):
+        return _as_levels(name, values)
+    if kind == "number":
+        if wish is None and _loses_digits(values):
+            note = Note(
+                "long_numbers",
+                f"whole numbers that differ only beyond 15 digits, read as categories; {OTHERWISE}",
+                column=name,
+            )
+            return _as_levels(name, values, note)
+        return _as_numbers(name, values, PLAIN, line_of)
+    return _of_text(name, values, wish, decimal, line_of)
+
+
+def _of_text(
+    name: str, values: Any, wish: Wish | None, decimal: str, line_of: LineOf
+) -> ReadColumn:
+    if not is_object_dtype(values.dtype):
+        numbers = plain_numbers(values, with_codes=wish == "numeric")
+        if numbers is not None:
+            return ReadColumn(Reading(name, "numeric"), numbers)
+    codes, texts = texts_of(name, values)
+    rows = np.bincount(codes[codes >= 0], minlength=len(texts))
+    found = _format_of(texts, rows, decimal)
+    if wish == "numeric":
+        return _as_numbers(name, values, found.format, line_of, found)
+    kind, notes = _kind_of_text(name, found, texts, rows)
+    if kind == "categorical":
+        return _as_levels(name, values, *notes)
+    read = _as_numbers(name, values, found.format, line_of, found)
+    return ReadColumn(read.reading, read.values, (*notes, *read.notes))
+
+
+def _format_of(texts: Sequence[str], rows: np.ndarray, decimal: str) -> Found:
+    order = np.argsort(-rows, kind="stable")[:TEXTS_LOOKED_AT]
+    return find_format({texts[i]: int(rows[i]) for i in order}, decimal=decimal)
+
+
+def _kind_of_text(
+    name: str, found: Found, texts: Sequence[str], rows: np.ndarray
+) -> tuple[Kind, list[Note]]:
+    """Decides between numbers and levels."""
+    n_odd, n_numbers = found.n_odd, found.numbers
+    cells = n_odd + n_numbers
+    if n_numbers == 0 or found.codes > MOST_CODES * n_numbers:
+        return "categorical", []
+    if _merges(texts):
+        note = Note(
+            "long_numbers",
+            f"whole numbers that differ only beyond 15 digits, read as categories; {OTHERWISE}",
+            column=name,
+        )
+        return "categorical", [note]
+    many = found.distinct >= MANY_NUMBERS
+    if n_odd <= (MOST_ODD if many else MOST_ODD_OF_FEW) * cells:
+        return "numeric", []
+    if many and len(found.odd) <= FEW_WORDS and n_odd <= MOST_WORDS_SHARE * cells:
+        note = Note(
+            "many_odd_cells",
+            f"{n_odd:,} of {cells:,} cells are words, and gaps now; if they mean something, "
+            f"{OTHERWISE} (categorical)",
+            column=name,
+            cells=n_odd,
+            example=next(iter(found.odd)),
+            warning=True,
+        )
+        return "numeric", [note]
+    if many and n_numbers > cells / 2:
+        note = Note(
+            "numbers_and_words",
+            f"{n_numbers:,} of {cells:,} cells are numbers, too few to be sure, so read as "
+            f"categories; {OTHERWISE} (numeric)",
+            column=name,
+            cells=n_odd,
+            warning=True,
+        )
+        return "categorical", [note]
+    return "categorical", []
+
+
+def _as_numbers(
+    name: str, values: Any, form: NumberFormat, line_of: LineOf, found: Found | None = None
+) -> ReadColumn:
+    plain = _plain(values)
+    if plain is not None and plain.dtype.kind in "iuf" and not np.isinf(plain).any():
+        return ReadColumn(Reading(name, "numeric", form), plain)
+    notes = []
+    numbers, odd = numbers_of(name, values, form, single=_is_single(values))
+    known = numbers[~np.isnan(numbers)]
+    if len(odd) and np.isin(known, (0.0, 1.0)).all():
+        numbers, odd = numbers_of(name, values, form, single=_is_single(values), binary=True)
+    if form.told():
+        guess = f", which is a guess; {OTHERWISE}" if found and found.guessed else ""
+        notes.append(
+            Note(
+                "number_format",
+                f"numbers with {form.told()}{guess}",
+                column=name,
+            )
+        )
+    if len(odd):
+        cell = values[int(odd[0])]
+        notes.append(
+            Note(
+                "odd_cells",
+                f"{len(odd):,} cell(s) without a finite number, gaps now",
+                column=name,
+                cells=len(odd),
+                line=line_of(int(odd[0])),
+                example=str(cell),
+            )
+        )
+    if _is_single(values):
+        numbers = numbers.astype(np.float32)
+    return ReadColumn(Reading(name, "numeric", form), numbers, tuple(notes))
+
+
+def _as_levels(name: str, values: Any, *notes: Note) -> ReadColumn:
+    codes, texts = texts_of(name, values)
+    rows = np.bincount(codes + 1, minlength=len(texts) + 1).tolist()
+    counts = {"": rows[0]}
+    for text, count in zip(texts, rows[1:], strict=True):
+        counts[text] = counts.get(text, 0) + count
+    level_of = joined(counts)
+    levels = _categorical(codes, [level_of[text] for text in texts])
+    return ReadColumn(Reading(name, "categorical"), levels, notes)
+
+
+def _categorical(codes: np.ndarray, texts: Sequence[str | None]) -> pd.Categorical:
+    places: dict[str, int] = {}
+    moved = [-1 if text is None else places.setdefault(text, len(places)) for text in texts]
+    codes = np.array([*moved, -1], dtype=np.int64)[codes]
+    return pd.Categorical.from_codes(codes, pd.Index(list(places), dtype=object))
+
+
+def read_as(reading: Reading, values: Any, line_of: LineOf = _row_number) -> ReadColumn:
+    """Reads a raw column of another table, as the training table's is.
+
+    Raises:
+        TableError: Its cells are no single values.
+    """
+    if reading.kind == "categorical":
+        # What is a level is the fitted column's to say.
+        return ReadColumn(reading, _categorical(*texts_of(reading.name, values)))
+    return _as_numbers(reading.name, values, reading.numbers, line_of)
+
+
+def _plain(values: Any) -> np.ndarray | None:
+    """Returns the numpy array that a column is, if it is one."""
+    if isinstance(values, np.ndarray):
+        return values
+    return values.to_numpy() if isinstance(values, pd.arrays.NumpyExtensionArray) else None
+
+
+def _is_single(values: Any) -> bool:
+    return str(values.dtype) in ("float32", "float16", "Float32", "float[pyarrow]")
+
+
+def _loses_digits(values: Any) -> bool:
+    """Tells whether as floats some whole numbers would be taken for one another."""
+    if is_float_dtype(values.dtype):
+        return False
+    plain = _plain(values)
+    if (
+        plain is not None
+        and plain.dtype.kind in "iu"
+        and len(plain)
+        and (max(int(plain.max()), -int(plain.min())) < EXACT_DOUBLE)
+    ):
+        return False
+    distinct = pd.unique(pd.Series(values).dropna())
+    try:
+        return len({float(number) for number in distinct}) < len(distinct)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _merges(texts: Sequence[str]) -> bool:
+    long = {tidy(text) for text in texts if len(text) > 15 and tidy(text).lstrip("+-").isdigit()}
+    return len({float(text) for text in long}) < len(long)
