@@ -41,6 +41,7 @@ class CheckedTable:
         problems: One line each; only a table without any may be used.
         readings: How each of the features is read.
         notes: What was noticed.
+        constants: Columns that are no features since they are the same in every row, read.
     """
 
     features: pd.DataFrame
@@ -49,6 +50,18 @@ class CheckedTable:
     problems: list[str]
     readings: tuple[Reading, ...] = ()
     notes: tuple[Note, ...] = ()
+    constants: tuple[ReadColumn, ...] = ()
+
+    @property
+    def identity(self) -> pd.DataFrame:
+        """The columns that tell rows apart, also when the table has grown: [N rows].
+
+        When another value comes into a column that has been the same in every row, it becomes a
+        feature, and no row is to become another one by that.
+        """
+        columns = {name: self.features[name].array for name in self.features}
+        columns |= {column.reading.name: column.values for column in self.constants}
+        return pd.DataFrame(columns, index=self.features.index, copy=False)
 
 
 _NOTHING = np.array([], dtype=np.int64)
@@ -101,6 +114,7 @@ def check_table(
         return CheckedTable(pd.DataFrame(index=range(n_rows)), found.codes, found.labels, problems)
     notes = [Note("dropped", "left out, as wished", column=name, wished=True) for name in dropped]
     kept, told = screen(columns, found.codes, wishes)
+    same = {note.column for note in told if note.code == "constant_column"}
     if not kept:
         problems.append(
             f"a table must have a column to learn from, got none of {some_of(names)}; all are left "
@@ -113,6 +127,7 @@ def check_table(
         problems,
         tuple(column.reading for column in kept),
         (*notes, *told, *found.notes),
+        tuple(column for column in columns if column.reading.name in same),
     )
 
 
@@ -263,7 +278,10 @@ def _test_codes(
 
 def _content(values: Any) -> list[bytes | memoryview]:
     if not isinstance(values, pd.Categorical):
-        numbers = np.asarray(values).astype(np.float64)
+        numbers = np.asarray(values)
+        if numbers.dtype.kind == "M":
+            return [numbers.astype("datetime64[us]").astype(np.int64).data]
+        numbers = numbers.astype(np.float64)
         return [(numbers + 0.0).data]  # -0.0 and 0.0 are equal
     used = np.unique(values.codes[values.codes >= 0])
     levels = sorted(str(values.categories[code]) for code in used)

@@ -75,7 +75,7 @@ def split_rows(
     `mlops.data.timesplit`; then a part may lack a class.
 
     Args:
-        features: Feature columns: [N rows].
+        features: What tells rows apart: [N rows].
         codes: The class of each row, -1 for a row that is in no part: [N] int64.
         spec: How to split.
         group: Column `spec.group`: [N].
@@ -151,8 +151,8 @@ def _units_of_groups(
     name = str(group.name)
     units, gaps = (found[used] for found in text_hashes(group))
     n_groups, n_gaps = len(np.unique(units[~gaps])), int(gaps.sum())
-    text = f"the rows of each of its {n_groups:,} groups are in one part; it is no feature itself"
-    notes = [Note("group_split", text, column=name, cells=len(used))]
+    text = f"the rows of each of its {n_groups:,} groups are in one part"
+    notes = [Note("group_split", text, column=name, cells=len(used), wished=True)]
     if n_gaps:
         units[gaps] = row_hashes(features)[used[gaps]]
         text = f"{n_gaps:,} row(s) without a group are each dealt by what they hold"

@@ -14,7 +14,7 @@ from mlops.data.columns import some_of
 from mlops.data.labels import Label
 from mlops.data.names import nearest
 from mlops.data.notes import Note
-from mlops.data.reading import Reading, Wish, read_column
+from mlops.data.reading import Reading, Wish, read_column, wish_for
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import SyntheticSpec
@@ -104,7 +104,8 @@ def load_parts(
         openml: The number of a table on OpenML.
         synthetic: A table to generate.
         split_seed: Another one gives other parts.
-        group: A column; the rows that have the same value in it are in one part. No feature.
+        group: A column; the rows that have the same value in it are in one part. It is no feature
+            unless it is wished.
         time: A column; the latest rows are the test part, those before them for validation.
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
@@ -123,8 +124,8 @@ def load_parts(
     columns = tuple(map(str, raw.frame))  # it is taken apart below
     groups = None if group is None else raw.frame[group]
     times = None if time is None else pd.Series(read_column(time, raw.frame[time].array).values)
-    if group is not None:
-        raw = replace(raw, frame=raw.frame.drop(columns=group))
+    if group is not None and wish_for(group, wishes or {}) is None:
+        wishes = {**(wishes or {}), group: "drop"}
 
     table = check_table(raw, target, 3 if test_raw is None else 2, wishes)
     tables = [table]
@@ -133,7 +134,7 @@ def load_parts(
     _raise_if([problem for checked in tables for problem in checked.problems])
 
     rows, split_notes = split_rows(
-        table.features,
+        table.identity,
         table.codes,
         spec if test_raw is None else spec.beside_test_file(),
         group=groups,

@@ -61,7 +61,7 @@ def split_by_time(
     told = " and ".join(f"{size:,}" for size in sizes[1:])
     which = "validation and test" if len(fractions) > 1 else "validation"
     text = f"{which} rows are the latest, {told}"
-    notes = [Note("time_split", text, column=name, cells=len(used))]
+    notes = [Note("time_split", text, column=name, cells=len(used), wished=True)]
     if gaps.any():
         n_gaps, line = int(gaps.sum()), line_of(int(used[gaps][0]))
         text = f"{n_gaps:,} row(s) without a time are training rows"

@@ -16,9 +16,9 @@ from mlops.data.rowhash import repeats, row_hashes, scattered, text_hashes
 NAN = float("nan")
 
 
-def one(values: Any, name: str = "x", dtype: Any = None) -> list[int]:
+def one(values: Any) -> list[int]:
     """The hashes of a table of one column."""
-    return [int(found) for found in row_hashes(pd.DataFrame({name: pd.array(values, dtype=dtype)}))]
+    return [int(found) for found in row_hashes(pd.DataFrame({"x": pd.Series(values)}))]
 
 
 def test_hashes_never_change() -> None:

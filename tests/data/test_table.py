@@ -15,6 +15,7 @@ import pytest
 
 from mlops.data.dataset import encode, fit_encoder
 from mlops.data.encoders import CategoricalColumn
+from mlops.data.reading import Wish
 from mlops.data.synthetic import SyntheticSpec
 from mlops.data.table import Parts, load_parts
 from mlops.errors import InputError, TableError
@@ -467,13 +468,37 @@ def test_a_column_of_groups_keeps_rows_together_and_is_no_feature(tmp_path: Path
     for write in (csv_of, parquet_of):
         parts = load_parts(path=write(frame)(tmp_path), group="client")
         assert list(parts.train.frame) == ["age", "income", "town", "row"]
-        assert all({row // 3 * 3 for row in part} <= part for part in rows_of(parts))
-        assert [(note.code, note.column) for note in parts.notes] == [("group_split", "client")]
+        for part in rows_of(parts):
+            assert {row // 3 * 3 + other for row in part for other in range(3)} == part
+        told = {(note.code, note.column, note.wished) for note in parts.notes}
+        assert told == {("dropped", "client", True), ("group_split", "client", True)}
         # A test file needs no such column, and new columns move no row.
         beside = load_parts(path=write(frame)(tmp_path), group="client", test_path=held_out)
         assert len(beside.test) == 30
         wider = load_parts(path=write(frame.assign(new=rows % 2))(tmp_path), group="client")
         assert rows_of(wider) == rows_of(parts)
+
+
+@pytest.mark.parametrize("wish", ["keep", "categorical", "drop"])
+def test_a_column_of_groups_is_a_feature_if_it_is_wished(wish: Wish, tmp_path: Path) -> None:
+    frame = small_frame(600).assign(client=[f"c{row // 60}" for row in range(600)])
+    wishes: dict[str, Wish] = {"cli*": wish}
+    parts = load_parts(path=csv_of(frame)(tmp_path), group="client", wishes=wishes)
+    assert ("client" in parts.train.frame) == (wish != "drop")
+    alone = load_parts(path=csv_of(frame)(tmp_path), group="client")
+    assert np.array_equal(parts.test.rows, alone.test.rows)
+
+
+def test_a_column_that_was_the_same_so_far_moves_no_row(tmp_path: Path) -> None:
+    """It is no feature, and becomes one when another value comes into it."""
+    frame = small_frame(500).assign(row=np.random.default_rng(0).permutation(1000)[:500])
+    frame = frame.assign(text="a", number=7.5, empty=None)
+    parts = load_parts(path=csv_of(frame)(tmp_path))
+    assert list(parts.train.frame) == ["age", "income", "town", "row"]
+    more = frame.assign(row=frame["row"] + 1000, text="b", number=np.arange(500) % 3, empty="no")
+    grown = load_parts(path=csv_of(pd.concat([frame, more]))(tmp_path))
+    assert list(grown.train.frame) == [*parts.train.frame, "text", "number", "empty"]
+    assert [{row for row in part if row < 1000} for part in rows_of(grown)] == rows_of(parts)
 
 
 def test_the_digest_covers_a_column_of_groups(tmp_path: Path) -> None:

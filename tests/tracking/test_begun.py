@@ -131,7 +131,7 @@ FIRST_RELEASE = json.loads((Path(__file__).parent / "begun_by_release_0_1.json")
 
 
 def test_a_study_of_the_first_release_is_refused_and_stays_as_it_is(sqlite_store: Store) -> None:
-    """What release 0.1 has recorded of a study of four trials, of which one had not ended."""
+    """What release 0.1 has recorded of a study, of its first trials too."""
     client, ids = sqlite_store.client, []
     for run in FIRST_RELEASE:
         made = client.create_run(sqlite_store.experiment_id, tags={**run["tags"], **parent(ids)})
@@ -153,6 +153,17 @@ def test_a_study_of_the_first_release_is_refused_and_stays_as_it_is(sqlite_store
 
 def parent(ids: list[str]) -> dict[str, str]:
     return {"mlflow.parentRunId": ids[0]} if ids else {}
+
+
+def test_a_study_of_the_first_release_whose_settings_are_tags_is_refused(
+    sqlite_store: Store, tmp_path: Path
+) -> None:
+    made = create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    made.end()
+    for name in (*VERSIONS, RELEASE_TAG):
+        sqlite_store.client.delete_tag(made.run_id, name)
+    with pytest.raises(InputError, match=r"of release 0\.1; go on with it under release 0\.1, or"):
+        resumed_settings(sqlite_store, "one")
 
 
 @pytest.mark.parametrize("name", VERSIONS)
