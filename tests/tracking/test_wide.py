@@ -68,7 +68,8 @@ def record(store: Store, parts: Parts, folder: Path) -> tuple[StudyRun, dict[str
     settings = TuneSettings().model_dump()
     settings["data"]["columns"] = dict.fromkeys(parts.columns, "keep")
     spool = Spool(folder / "spool")
-    run = StudyRun.create(store, "wide", settings, parts, PACKING, 20, spool)
+    name = f"wide {parts.digest}"
+    run = StudyRun.create(store, name, settings, parts, PACKING, 20, spool)
     predictor = predictor_of(parts)
     best = {"trial": 0, "params": predictor.hyperparameters.to_dict(), "best_epoch": 1}
     confusion = np.eye(len(parts.classes), dtype=np.int64)
