@@ -175,7 +175,10 @@ def _separator_of(lines: Sequence[str]) -> str:
     ranked = {}
     for separator in SEPARATORS:
         rows = islice(csv.reader(lines, delimiter=separator), SAMPLE_ROWS)
-        widths = [len(row) for row in rows if row]
+        try:
+            widths = [len(row) for row in rows if row]
+        except csv.Error:  # a whole line of a wide table is longer than a cell may be
+            continue
         usual = max(set(widths), key=widths.count, default=0)
         # Lines of comment may stand before the header.
         while widths and widths[0] != usual and len(widths) > 1 and lines[0].startswith("#"):

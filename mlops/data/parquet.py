@@ -43,7 +43,8 @@ class ParquetTable:
             [field for field in metadata[0][1] if not _INDEX.fullmatch(field.name)]
         )
         for file, (_, schema) in zip(self._files, metadata, strict=True):
-            absent = [name for name in self.schema.names if name not in schema.names]
+            there = set(schema.names)  # asking Arrow for them anew each time takes long
+            absent = [name for name in self.schema.names if name not in there]
             if absent:
                 raise TableError(
                     f"all files of a table must have the same columns, `{file.name}` lacks "

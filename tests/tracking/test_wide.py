@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,8 +48,9 @@ def wide_parts(
     table, readings = read(pd.DataFrame(cells, columns=list(names)))
     part = Part(table, rows, rows % len(classes))
     note = Note("a_note", "of the table", example="secret")
+    digest = uuid.uuid4().hex[:16]  # of a digest a store keeps one data set
     return Parts(
-        part, part, part, list(classes), target, "wide", "wide.parquet", "0123", readings, (note,),
+        part, part, part, list(classes), target, "wide", "wide.parquet", digest, readings, (note,),
         (*names, target, "left out"),
     )  # fmt: skip
 
@@ -66,7 +68,8 @@ def record(store: Store, parts: Parts, folder: Path) -> tuple[StudyRun, dict[str
     settings = TuneSettings().model_dump()
     settings["data"]["columns"] = dict.fromkeys(parts.columns, "keep")
     spool = Spool(folder / "spool")
-    run = StudyRun.create(store, "wide", settings, parts, PACKING, 20, spool)
+    name = f"wide {parts.digest}"
+    run = StudyRun.create(store, name, settings, parts, PACKING, 20, spool)
     predictor = predictor_of(parts)
     best = {"trial": 0, "params": predictor.hyperparameters.to_dict(), "best_epoch": 1}
     confusion = np.eye(len(parts.classes), dtype=np.int64)
@@ -77,6 +80,7 @@ def record(store: Store, parts: Parts, folder: Path) -> tuple[StudyRun, dict[str
 
 
 def assert_recorded(store: Store, parts: Parts, run: StudyRun, logged: dict[str, Any]) -> None:
+    from mlflow.artifacts import download_artifacts
     from mlflow.models import Model
 
     names = list(parts.train.table)
@@ -85,9 +89,12 @@ def assert_recorded(store: Store, parts: Parts, run: StudyRun, logged: dict[str,
     assert found.predictor.training_columns == parts.columns
     assert found.predictor.classes == parts.classes
     assert list(found.card["columns"]) == names
-    model = Model.load(logged["model"]["uri"])
+    version = str(logged["model"]["version"])
+    place = store.client.get_model_version_download_uri("mlp", version)
+    folder = download_artifacts(artifact_uri=place, tracking_uri=store.uri)
+    model = Model.load(folder)
     assert model.signature.inputs.input_names() == names
-    assert list(model.metadata["columns"]) == names
+    assert model.metadata["columns"].keys() == set(names)
     content = store.read_bytes(run.run_id, "notes.json")
     assert content is not None
     assert json.loads(content) == [note.to_json() for note in parts.notes]
