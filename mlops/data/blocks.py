@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from mlops.data.delimited import DelimitedFile
-from mlops.data.encoders import Column
+from mlops.data.features import Column
 from mlops.data.names import check_names
 from mlops.data.parquet import ParquetTable
 from mlops.data.sources import (

@@ -278,7 +278,10 @@ def _test_codes(
 
 def _content(values: Any) -> list[bytes | memoryview]:
     if not isinstance(values, pd.Categorical):
-        numbers = np.asarray(values).astype(np.float64)
+        numbers = np.asarray(values)
+        if numbers.dtype.kind == "M":
+            return [numbers.astype("datetime64[us]").astype(np.int64).data]
+        numbers = numbers.astype(np.float64)
         return [(numbers + 0.0).data]  # -0.0 and 0.0 are equal
     used = np.unique(values.codes[values.codes >= 0])
     levels = sorted(str(values.categories[code]) for code in used)

@@ -24,6 +24,7 @@ from pandas.api.types import (
     is_timedelta64_dtype,
 )
 
+from mlops.data.dates import as_seconds
 from mlops.data.numbers import NumberFormat, cast_plain, read_column, read_text
 from mlops.data.spelling import EXACT_DOUBLE, EXACT_SINGLE, spelled
 from mlops.errors import TableError
@@ -151,7 +152,9 @@ def numbers_of(
         numbers, odd = _typed(values, single)
     elif kind == "text" and not is_object_dtype(values.dtype):
         numbers, odd = read_column(form, _arrow(values), binary=binary)
-    elif (kind == "boolean" and not binary) or kind in ("time", "duration"):
+    elif kind == "duration":
+        numbers, odd = as_seconds(values), np.array([], dtype=np.int64)
+    elif kind == "time" or (kind == "boolean" and not binary):
         numbers, odd = _without(values, ~pd.isna(values))
     elif kind == "category":
         numbers, odd = _by_categories(name, values, form, binary)
@@ -267,6 +270,14 @@ def no_numbers(name: str, cells: Any) -> str:
     return (
         f"column `{name}` must hold finite numbers, got {some_of(list(cells))}; correct the "
         "cell(s) or leave them empty"
+    )
+
+
+def no_dates(name: str, cells: Any) -> str:
+    """Phrases the error of cells in a column of dates that are none."""
+    return (
+        f"column `{name}` must hold dates, got {some_of(list(cells))}; write them as 2024-12-31 or "
+        "leave them empty"
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -30,7 +30,7 @@ CYCLES = ("month", "day", "weekday", "hour")
 # Beyond so many columns of dates each is compared with the first alone.
 MOST_PAIRED = 4
 _SECOND, _DAY = 1_000_000, 86_400_000_000  # microseconds
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -273,6 +273,9 @@ class Durations:
         )
 
 
+NO_DURATIONS = Durations((), (), ())
+
+
 def _seconds_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     between = other.astype("datetime64[us]") - one.astype("datetime64[us]")
     return np.asarray(between / np.timedelta64(1, "s"))
@@ -325,6 +328,7 @@ def describe(times: np.ndarray) -> dict[str, Any]:
 
 def iso_text(time: np.datetime64 | int, *, whole_day: bool = False) -> str:
     """Writes a time, or microseconds since 1970, by ISO 8601."""
-    microseconds = int(np.datetime64(time, "us").astype(np.int64))
-    moment = (_EPOCH + timedelta(microseconds=microseconds)).replace(tzinfo=None)
+    if isinstance(time, np.datetime64):
+        time = int(time.astype("datetime64[us]").astype(np.int64))
+    moment = _EPOCH + timedelta(microseconds=time)
     return moment.date().isoformat() if whole_day else moment.isoformat()

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from datetime import time as clock_time
 from typing import Any
 
@@ -22,6 +22,7 @@ ISO = "iso"
 # A column holds dates if at least this share of its cells, gaps aside, are.
 LEAST_DATES = 0.95
 UNIT = "datetime64[us]"
+_FINER = ("ns", "ps", "fs", "as")
 NOT_A_TIME = np.datetime64("NaT", "us")
 _FIRST, _END = np.datetime64("0001-01-01", "us"), np.datetime64("10000-01-01", "us")
 # Two digits of a year are of 1969 to 2068, as for C's and Python's strptime.
@@ -49,7 +50,7 @@ _PLAIN = re.compile(
     r"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.(?:[0-9]{3}){1,2})?)?)?"
 )
-# The groups 1.2.10 and 2024.1.2 are versions: where a point, or without it a short year, makes a
+# 1.2.10 and 2024.1.2 are versions: where a point, or beside `-` a short year, makes a
 # text less surely a date, days and months have two digits.
 _YEAR_FIRST = re.compile(
     r"(?P<year>[0-9]{4})(?:(?P<mark>[/\-])(?P<month>[0-9]{1,2})(?P=mark)(?P<day>[0-9]{1,2})"
@@ -83,8 +84,9 @@ class DateFormat:
     """How dates are written in a column. ISO 8601 is always read beside.
 
     Attributes:
-        form: `iso`, or a `strptime` pattern of the date. It says the order of day, month and year
-            and how long the year is; any of `/`, `.` and `-` may separate them, a time may follow.
+        form: `iso`, or a `strptime` pattern that most dates have. It says the order of day and
+            month: any of `/`, `.` and `-` may separate them, the year may have two digits or four,
+            a time may follow.
     """
 
     form: str = ISO
@@ -112,6 +114,8 @@ class DateFormat:
             time = np.datetime64(datetime.fromisoformat(found[0]), "us")
         except ValueError:  # no such day in the month
             return NOT_A_TIME
+        if not found[1]:
+            return time
         time -= np.timedelta64(found[1], "m")
         return time if _FIRST <= time < _END else NOT_A_TIME
 
@@ -125,21 +129,27 @@ class DateFormat:
         match = _YEAR_FIRST.fullmatch(text)
         if match is not None:
             month, day = match["month"] or match["month2"], match["day"] or match["day2"]
-            return _written(match, int(match["year"]), int(month), int(day))
+            return _written(match, int(match["year"]), month, day)
         if self.form == ISO:
             return None
-        pattern, first = _FORMS.get(self.form, (None, ""))
-        match = None if pattern is None else pattern.fullmatch(text)
-        if match is None or (len(match["year"]) == 2) != self.form.endswith("%y"):
+        if "%b" in self.form:
+            match = _DAY_NAMED.fullmatch(text) or _NAMED_DAY.fullmatch(text)
+            if match is None:
+                return None
+            return _written(
+                match, _year(match["year"]), _MONTHS[match["month"][:3].lower()], match["day"]
+            )
+        match = _YEAR_LAST.fullmatch(text) or _SHORT_YEAR.fullmatch(text)
+        if match is None:
             return None
-        year = int(match["year"])
-        if len(match["year"]) == 2:
-            year += 1900 if year >= _PIVOT else 2000
-        if first == "name":
-            return _written(match, year, _MONTHS[match["month"][:3].lower()], int(match["day"]))
         parts = match.groupdict()
-        one, two = int(parts["one"] or parts["one2"]), int(parts["two"] or parts["two2"])
-        return _written(match, year, *((two, one) if first == "day" else (one, two)))
+        one, two = parts["one"] or parts["one2"], parts["two"] or parts["two2"]
+        if self.form.startswith("%y"):
+            if len(match["year"]) == 4:
+                return None
+            return _written(match, _year(one), two, match["year"])
+        month, day = (two, one) if self.form.startswith("%d") else (one, two)
+        return _written(match, _year(match["year"]), month, day)
 
     def told(self) -> str:
         """Says in words how dates are written."""
@@ -158,18 +168,20 @@ class DateFormat:
         return cls(state["form"])
 
 
-def _forms() -> dict[str, tuple[re.Pattern[str], str]]:
-    forms: dict[str, tuple[re.Pattern[str], str]] = {}
-    for year, pattern in (("%Y", _YEAR_LAST), ("%y", _SHORT_YEAR)):
-        for mark in "/.-":
-            forms[mark.join(("%d", "%m", year))] = pattern, "day"
-            forms[mark.join(("%m", "%d", year))] = pattern, "month"
-        forms[f"%d %b {year}"] = _DAY_NAMED, "name"
-        forms[f"%b %d {year}"] = _NAMED_DAY, "name"
-    return forms
+ISO_DATES = DateFormat()
 
 
-def _written(match: re.Match[str], year: int, month: int, day: int) -> tuple[str, int] | None:
+def _year(digits: str) -> int:
+    year = int(digits)
+    if len(digits) == 4:
+        return year
+    return year + (1900 if year >= _PIVOT else 2000)
+
+
+def _written(
+    match: re.Match[str], year: int, month: int | str, day: int | str
+) -> tuple[str, int] | None:
+    month, day = int(month), int(day)
     if not (year and 1 <= month <= 12 and 1 <= day <= 31):
         return None
     written = f"{year:04}-{month:02}-{day:02}"
@@ -193,15 +205,12 @@ def _written(match: re.Match[str], year: int, month: int, day: int) -> tuple[str
 
 def _in_range(times: np.ndarray) -> np.ndarray:
     """Leaves out what is not in the years 1 to 9999, and returns microseconds."""
-    if np.datetime_data(times.dtype)[0] in ("ns", "ps", "fs", "as"):
+    if np.datetime_data(times.dtype)[0] in _FINER:
         times = times.astype(UNIT)  # they do not reach so far, and numpy compares the finer units
     outside = (times < _FIRST) | (times >= _END)
     if outside.any():
         times = np.where(outside, np.datetime64("NaT"), times)
     return np.asarray(times.astype(UNIT))
-
-
-_FORMS = _forms()
 
 
 def is_date_gap(text: str) -> bool:
@@ -217,7 +226,7 @@ class FoundDates:
         format: How they are written.
         dates: How many rows hold a date.
         odd: The texts that are neither date nor gap, with their rows.
-        guessed: Whether it was guessed which of day and month comes first.
+        guessed: Whether the order of day, month and year was guessed.
     """
 
     format: DateFormat
@@ -235,7 +244,8 @@ def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
     """Finds how texts write dates; None where too few do.
 
     Which of day and month comes first is told by any part above 12. Where none is, it is a guess:
-    the day where points separate them, else the month.
+    the day where points separate them, else the month. Where a year of two digits may come first,
+    as in 24-01-31, the order with fewer distinct years is the likelier one.
 
     Args:
         counts: The rows of each distinct text.
@@ -248,19 +258,26 @@ def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
     if not total or total - shapes.pop("", 0) < LEAST_DATES * total:
         return None
     forms = [form for shape, _ in shapes.most_common() for form in _candidates(shape)]
-    found = [_found(DateFormat(form), cells) for form in forms]
-    best = max(found, key=lambda one: one.dates)  # the first of equal ones
-    if not best.dates or best.dates < LEAST_DATES * total:
+    texts = list(cells)
+    read = {form: DateFormat(form).read(texts) for form in forms}
+    rows_of = np.array(list(cells.values()), dtype=np.int64)
+
+    def likely(form: str) -> tuple[int, int]:
+        known = ~np.isnat(read[form])
+        years = np.unique(read[form][known].astype("datetime64[Y]"))
+        # 24-01-31 is of 2024 with all the others, not of a year of its own.
+        return int(rows_of[known].sum()), -len(years)
+
+    best = max(forms, key=likely)  # the first of equal ones
+    dates, _ = likely(best)
+    if not dates or dates < LEAST_DATES * total:
         return None
-    pattern, _ = _FORMS.get(best.format.form, (None, ""))
-    others = [
-        one
-        for one in found
-        if pattern in (_YEAR_LAST, _SHORT_YEAR)
-        and one.format.form == _turned(best.format.form)
-        and one.dates == best.dates
-    ]
-    return FoundDates(best.format, best.dates, best.odd, guessed=bool(others))
+    guessed = any(
+        likely(form)[0] == dates and not np.array_equal(times, read[best], equal_nan=True)
+        for form, times in read.items()
+    )
+    odd = {texts[place]: int(rows_of[place]) for place in np.flatnonzero(np.isnat(read[best]))}
+    return FoundDates(DateFormat(best), dates, odd, guessed)
 
 
 def _shape(text: str) -> str:
@@ -282,19 +299,11 @@ def _shape(text: str) -> str:
 
 
 def _candidates(shape: str) -> list[str]:
-    return [shape, _turned(shape)] if "%m" in shape else [shape]
-
-
-def _turned(form: str) -> str:
-    """Exchanges day and month."""
-    return form.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
-
-
-def _found(form: DateFormat, cells: Mapping[str, int]) -> FoundDates:
-    texts = list(cells)
-    is_odd = np.isnat(form.read(texts)).tolist()
-    odd = {text: cells[text] for text, is_one in zip(texts, is_odd, strict=True) if is_one}
-    return FoundDates(form, sum(cells.values()) - sum(odd.values()), odd)
+    """Returns the forms that texts of a shape may have, likelier ones first."""
+    if "%m" not in shape:
+        return [shape]
+    turned = shape.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
+    return [shape, turned, *(["%y-%m-%d"] if shape.endswith("-%y") else [])]
 
 
 def as_times(values: Any) -> np.ndarray:
@@ -318,14 +327,15 @@ def _cells(values: Any) -> list[Any]:
     return list(np.asarray(values, dtype=object))
 
 
-def _time_of(cell: Any) -> np.datetime64:
+def _time_of(cell: Any) -> Any:
     if isinstance(cell, datetime) and not pd.isna(cell):
         offset = cell.utcoffset()
-        naive = cell.replace(tzinfo=None)
+        naive: Any = cell.replace(tzinfo=None)
         time = np.datetime64(naive.asm8 if isinstance(naive, pd.Timestamp) else naive, "us")
         return time if offset is None else time - np.timedelta64(offset)
     if isinstance(cell, (date, np.datetime64)) and not pd.isna(cell):
-        return np.datetime64(cell, "us")
+        day: Any = cell
+        return np.datetime64(day, "us")
     return NOT_A_TIME
 
 
@@ -339,22 +349,25 @@ def as_seconds(values: Any) -> np.ndarray:
         NaN for a gap and for what is no duration: [N] float64.
     """
     if values.dtype.kind == "m" and isinstance(values.dtype, np.dtype):
-        return np.asarray(np.asarray(values) / np.timedelta64(1, "s"))
+        durations = np.asarray(values)
+        if np.datetime_data(durations.dtype)[0] in _FINER:
+            durations = durations.astype("timedelta64[us]")
+        return np.asarray(durations / np.timedelta64(1, "s"))
     return np.array([_seconds_of(cell) for cell in _cells(values)], dtype=np.float64)
 
 
 def _seconds_of(cell: Any) -> float:
     if isinstance(cell, clock_time):
-        return cell.hour * 3600.0 + cell.minute * 60.0 + cell.second + cell.microsecond / 1e6
-    if cell is None or cell is pd.NaT or cell is pd.NA or isinstance(cell, (str, float)):
+        minutes = cell.hour * 60 + cell.minute
+        return ((minutes * 60 + cell.second) * 1_000_000 + cell.microsecond) / 1e6
+    if not isinstance(cell, (timedelta, np.timedelta64)) or pd.isna(cell):
         return np.nan
-    try:
-        return float(pd.Timedelta(cell) / np.timedelta64(1, "s"))
-    except (ValueError, TypeError):
-        return np.nan
+    if not isinstance(cell, (pd.Timedelta, np.timedelta64)):  # may be longer than these
+        return cell // timedelta(microseconds=1) / 1e6
+    return float(as_seconds(np.array([pd.Timedelta(cell).asm8]))[0])
 
 
-_CLOCK = r"([+\-]?)([0-9]{1,9}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,12})?))?"
+_CLOCK = r"([+\-]?)([0-9]{1,9}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,12}))?)?"
 _DURATION = re.compile(rf"(?:([+\-]?[0-9]{{1,9}}) days?(?:,? +{_CLOCK})?|{_CLOCK})", re.IGNORECASE)
 
 
@@ -369,6 +382,7 @@ def read_duration(text: str) -> float | None:
     if match is None:
         return np.nan if is_date_gap(text) else None
     days, *parts = match.groups()
-    sign, hours, minutes, seconds = parts[:4] if days is not None else parts[4:]
-    clock = int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds or 0.0)
-    return int(days or 0) * 86400.0 + (-clock if sign == "-" else clock)
+    sign, hours, minutes, seconds, fraction = parts[:5] if days is not None else parts[5:]
+    clock = (int(hours or 0) * 60 + int(minutes or 0)) * 60 + int(seconds or 0)
+    micros = clock * 1_000_000 + int((fraction or "0")[:6].ljust(6, "0"))
+    return (int(days or 0) * 86_400_000_000 + (-micros if sign == "-" else micros)) / 1e6

@@ -261,6 +261,3 @@ class CategoricalColumn:
         """Rebuilds a column from `to_json`'s value."""
         fields = {key: value for key, value in state.items() if key != "kind"}
         return cls(**{**fields, "levels": tuple(fields["levels"])})
-
-
-Column = NumericColumn | CategoricalColumn

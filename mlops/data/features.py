@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops.data.columns import no_numbers, some_of
-from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, Column, NumericColumn, Standardizer
+from mlops.data.columns import no_dates, no_numbers, some_of
+from mlops.data.date_columns import NO_DURATIONS, DateColumn, Durations
+from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, NumericColumn, Standardizer
 from mlops.data.levels import GAP, UNKNOWN
 from mlops.data.notes import Tally
 from mlops.data.numbers import NumberFormat
@@ -28,6 +29,7 @@ from mlops.errors import TableError
 FORMAT = 2
 # Of release 0.1: numbers are written plainly, and what is odd about a row is not counted.
 OLD_FORMAT = 1
+Column = NumericColumn | CategoricalColumn | DateColumn
 BLOCK_CELLS = 2**20  # rows are encoded in blocks of this many cells: 4 MB of output stay in cache
 
 
@@ -37,9 +39,14 @@ class FeatureEncoder:
 
     Its state is plain JSON; an encoder read back gives bit-identical output. It is immutable and
     may be used from several threads. A row's code does not depend on the rows beside it.
+
+    Attributes:
+        columns: The fitted columns.
+        durations: The differences between those of dates, whose outputs are the last.
     """
 
     columns: tuple[Column, ...]
+    durations: Durations = NO_DURATIONS
 
     @classmethod
     def fit(
@@ -68,6 +75,7 @@ class FeatureEncoder:
             readings = [column.reading for column in read]
             arrays = {column.reading.name: column.values for column in read}
         columns: list[Column] = []
+        times: dict[str, np.ndarray] = {}
         problems = []
         for reading in readings:
             values = arrays[reading.name]
@@ -77,16 +85,20 @@ class FeatureEncoder:
                     columns.append(NumericColumn.fit(reading.name, chosen, reading.numbers))
                 elif reading.kind == "categorical":
                     columns.append(CategoricalColumn.fit(reading.name, chosen, max_levels))
+                else:
+                    times[reading.name] = np.asarray(chosen)
+                    column = DateColumn.fit(reading.name, times[reading.name], reading.dates)
+                    columns.append(column)
             except TableError as error:
                 problems += error.problems
         if problems:
             raise TableError(problems)
-        return cls(tuple(columns))
+        return cls(tuple(columns), Durations.fit(list(times), list(times.values())))
 
     @cached_property
     def width(self) -> int:
         """Number of outputs of a row."""
-        return sum(column.width for column in self.columns)
+        return sum(column.width for column in self.columns) + self.durations.width
 
     def transform(
         self, frame: pd.DataFrame, rows: np.ndarray | None = None, tally: Tally | None = None
@@ -126,6 +138,7 @@ class FeatureEncoder:
         numbers: np.ndarray,
         texts: Sequence[Sequence[str | None]],
         tally: Tally | None = None,
+        times: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
         """Encodes cells that are read already: what `transform` does, less the reading.
 
@@ -135,15 +148,19 @@ class FeatureEncoder:
             texts: The N cells of each categorical column, in their order, as they are spelled; None
                 for a gap.
             tally: Where to count what is odd about the rows.
+            times: The columns of dates, in their order: each [N] datetime64, NaT for a gap.
 
         Returns:
             The codes, C-contiguous: [N, width] float32.
         """
         standardized = self._standardized(numbers, tally)
-        if not self._categorical:
+        if len(self._numeric) == len(self.columns):
             return standardized.astype(np.float32, order="C")
         out = np.zeros((len(numbers), self.width), dtype=np.float32)
         out[:, self._numeric_outputs] = standardized
+        self._write_times(times, out, tally)
+        if not self._categorical:
+            return out
         hot = np.array(
             [
                 [places[cell] if cell in places else self._place(n, cell, tally) for cell in cells]
@@ -154,6 +171,19 @@ class FeatureEncoder:
         column, row = np.nonzero(hot >= 0)
         out[row, hot[column, row]] = 1.0
         return out
+
+    def _write_times(
+        self, times: Sequence[np.ndarray], out: np.ndarray, tally: Tally | None
+    ) -> None:
+        for column, of_column in zip(self._dates, times, strict=True):
+            first = self._names[column.name]
+            column.write(of_column, out[:, first : first + column.width])
+            if tally is not None:
+                tally.add("far_outside", column.name, column.outside(of_column))
+                if not column.missing:
+                    tally.add("new_gap", column.name, int(np.isnat(of_column).sum()))
+        if self.durations.width:
+            self.durations.write(times, out[:, -self.durations.width :])
 
     def _place(self, n: int, text: str | None, tally: Tally | None) -> int:
         """Finds the output of a text that is no level as it stands, of the n-th category."""
@@ -202,9 +232,22 @@ class FeatureEncoder:
                 category.write(cells[category.name], out[:, first : first + category.width], tally)
             except TableError as error:
                 problems += error.problems
+        times = []
+        for date in self._dates:
+            try:
+                of_date, odd = date.read(cells[date.name])
+            except TableError as error:
+                problems += error.problems
+                continue
+            times.append(of_date)
+            if tally is not None:
+                tally.add("odd_cell", date.name, len(odd))
+            elif len(odd):
+                problems.append(no_dates(date.name, cells[date.name].take(odd)))
         if problems:
             raise TableError(problems)
         out[:, self._numeric_outputs] = self._standardized(numbers, tally)
+        self._write_times(times, out, tally)
 
     @cached_property
     def _names(self) -> dict[str, int]:
@@ -219,6 +262,10 @@ class FeatureEncoder:
     @cached_property
     def _categorical(self) -> list[CategoricalColumn]:
         return [column for column in self.columns if isinstance(column, CategoricalColumn)]
+
+    @cached_property
+    def _dates(self) -> list[DateColumn]:
+        return [column for column in self.columns if isinstance(column, DateColumn)]
 
     @cached_property
     def _numeric_outputs(self) -> list[int]:
@@ -238,7 +285,11 @@ class FeatureEncoder:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the whole state as JSON values."""
-        return {"format": FORMAT, "columns": [column.to_json() for column in self.columns]}
+        return {
+            "format": FORMAT,
+            "columns": [column.to_json() for column in self.columns],
+            "durations": self.durations.to_json(),
+        }
 
     @classmethod
     def from_json(cls, state: dict[str, Any]) -> FeatureEncoder:
@@ -254,7 +305,10 @@ class FeatureEncoder:
                 "or train it again"
             )
         try:
-            return cls(tuple(_column_from_json(column) for column in state["columns"]))
+            columns = tuple(_column_from_json(column) for column in state["columns"])
+            if state["format"] == OLD_FORMAT:
+                return cls(columns)
+            return cls(columns, Durations.from_json(state["durations"]))
         except (KeyError, TypeError, ValueError) as error:
             raise TableError(
                 f"preprocessing is damaged ({error!r}); train the model again"
@@ -266,6 +320,8 @@ def _column_from_json(state: dict[str, Any]) -> Column:
         return NumericColumn.from_json({"format": NumberFormat().to_json(), **state})
     if state["kind"] == "categorical":
         return CategoricalColumn.from_json(state)
+    if state["kind"] == "date":
+        return DateColumn.from_json(state)
     raise ValueError(f"unknown kind {state['kind']!r}")
 
 

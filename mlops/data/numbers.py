@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlops.data.dates import read_duration
 from mlops.data.spelling import is_code, is_gap, number_in, tidy, truth_in
 
 CURRENCIES = frozenset("$€£¥₹₽₩₺₴฿") | {"USD", "EUR", "GBP", "CHF", "JPY", "CAD", "AUD", "SEK"}
@@ -41,15 +42,19 @@ class NumberFormat:
         decimal: The decimal sign: `.` or `,`.
         thousands: What separates groups of three digits; empty for nothing.
         affixes: What may stand before or after a number and is left out: currencies, `%`, units.
+        clock: Whether numbers are durations or times of a day, in seconds.
     """
 
     decimal: str = "."
     thousands: str = ""
     affixes: tuple[str, ...] = ()
+    clock: bool = False
 
     def read(self, text: str) -> float | None:
         """Reads a text: a number, NaN for a gap word, None where it is neither."""
         text = tidy(text)
+        if (self.clock and ":" in text) or (self.clock and "day" in text):
+            return read_duration(text)
         number = number_in(text)
         if number is not None and (self._is_plain or self._plain_may_be(text)):
             return _finite(float(number))
@@ -97,7 +102,7 @@ class NumberFormat:
 
     def told(self) -> str:
         """Says in words what was found; empty where numbers are plain."""
-        parts = []
+        parts = ["durations or times of a day, in seconds"] if self.clock else []
         if self.decimal != ".":
             parts.append(f"`{self.decimal}` as the decimal sign")
         if self.thousands:
@@ -118,7 +123,7 @@ class NumberFormat:
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> NumberFormat:
         """Rebuilds a format from `to_json`'s value."""
-        return cls(state["decimal"], state["thousands"], tuple(state["affixes"]))
+        return cls(**{**state, "affixes": tuple(state["affixes"])})
 
 
 PLAIN = NumberFormat()

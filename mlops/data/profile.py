@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlops.data.columns import texts_of
+from mlops.data.date_columns import describe
 from mlops.data.encoders import CategoricalColumn, NumericColumn
 from mlops.data.features import FeatureEncoder
 from mlops.data.levels import GAP
@@ -33,6 +34,8 @@ def profile(part: Part, encoder: FeatureEncoder) -> dict[str, dict[str, Any]]:
             _numbers(column, cells)
             if isinstance(column, NumericColumn)
             else _categories(column, cells)
+            if isinstance(column, CategoricalColumn)
+            else describe(np.asarray(cells))
         )
     return described
 

@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_object_dtype
 
-from mlops.data.columns import Kind, numbers_of, plain_numbers, texts_of, type_of
+from mlops.data.columns import Kind, numbers_of, plain_numbers, some_of, texts_of, type_of
+from mlops.data.date_columns import times_of
+from mlops.data.dates import ISO_DATES, LEAST_DATES, DateFormat, find_dates
 from mlops.data.levels import joined
 from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
-from mlops.data.spelling import EXACT_DOUBLE, tidy
+from mlops.data.spelling import EXACT_DOUBLE, is_gap, tidy
 from mlops.errors import TableError
 
 Wish = Literal["numeric", "categorical", "date", "drop", "keep"]
@@ -37,6 +39,7 @@ MOST_WORDS_SHARE = 0.5
 MOST_CODES = 0.02
 # Formats are looked for among so many distinct texts.
 TEXTS_LOOKED_AT = 10_000
+CLOCK = NumberFormat(clock=True)
 OTHERWISE = "say otherwise with `data.columns`"
 
 
@@ -48,11 +51,13 @@ class Reading:
         name: The column.
         kind: What it holds.
         numbers: How texts write its numbers.
+        dates: How texts write its dates.
     """
 
     name: str
     kind: Kind
     numbers: NumberFormat = PLAIN
+    dates: DateFormat = ISO_DATES
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +132,12 @@ def read_column(
         TableError: It cannot be used, or not as it is wished.
     """
     kind = type_of(name, values)
-    if kind in ("time", "duration") or wish == "date":
-        raise TableError(
-            f"column `{name}` must hold numbers, text or booleans, got {kind}s; turn it into "
-            "numbers (a date into its year, month, or seconds since a start) or leave it out"
-        )
+    if kind == "time" and wish is None:
+        return _as_dates(name, values, DateFormat(), line_of)
+    if kind == "duration" and wish is None:
+        return _as_numbers(name, values, CLOCK, line_of)
+    if wish == "date":
+        return _of_dates(name, values, line_of)
     if wish == "categorical" or (wish != "numeric" and kind in ("boolean", "category", "empty")):
         return _as_levels(name, values)
     if kind == "number":
@@ -160,14 +166,76 @@ def _of_text(
         return _as_numbers(name, values, found.format, line_of, found)
     kind, notes = _kind_of_text(name, found, texts, rows)
     if kind == "categorical":
-        return _as_levels(name, values, *notes)
+        few = found.numbers <= found.n_odd
+        read = _of_times(name, values, _frequent(texts, rows), line_of) if few else None
+        return read or _as_levels(name, values, *notes)
     read = _as_numbers(name, values, found.format, line_of, found)
     return ReadColumn(read.reading, read.values, (*notes, *read.notes))
 
 
-def _format_of(texts: Sequence[str], rows: np.ndarray, decimal: str) -> Found:
+def _of_times(
+    name: str, values: Any, counts: Mapping[str, int], line_of: LineOf
+) -> ReadColumn | None:
+    """Reads a column of text as dates, or as durations, if it holds such."""
+    dates = find_dates(counts)
+    if dates is not None:
+        return _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
+    cells = {text: rows for text, rows in counts.items() if not is_gap(text)}
+    clocks = sum(rows for text, rows in cells.items() if CLOCK.read(text) is not None)
+    if cells and clocks >= LEAST_DATES * sum(cells.values()):
+        return _as_numbers(name, values, CLOCK, line_of)
+    return None
+
+
+def _of_dates(name: str, values: Any, line_of: LineOf) -> ReadColumn:
+    """Reads a column as dates, as it is wished."""
+    if type_of(name, values) == "time":
+        return _as_dates(name, values, DateFormat(), line_of)
+    codes, texts = texts_of(name, values)
+    dates = find_dates(_frequent(texts, np.bincount(codes[codes >= 0], minlength=len(texts))))
+    if dates is None:
+        raise TableError(
+            f"column `{name}` must hold dates, as `data.columns` says, got {some_of(texts)}; write "
+            "them as 2024-12-31, or leave it out there"
+        )
+    return _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
+
+
+def _as_dates(
+    name: str, values: Any, form: DateFormat, line_of: LineOf, *, guessed: bool = False
+) -> ReadColumn:
+    notes = []
+    times, odd = times_of(name, values, form)
+    if form != DateFormat():
+        guess = ", which is a guess: no part is above 12" if guessed else ""
+        told = f"dates as {form.told()}{guess}; write them as 2024-12-31 where that is wrong"
+        notes.append(Note("date_format", told, column=name, warning=guessed))
+    if getattr(values.dtype, "tz", None) is not None:
+        notes.append(Note("time_zone", "times with a zone, read in UTC", column=name))
+    if len(odd):
+        notes.append(_odd_cells(name, values, odd, "a date", line_of))
+    return ReadColumn(Reading(name, "date", dates=form), times, tuple(notes))
+
+
+def _odd_cells(name: str, values: Any, odd: np.ndarray, what: str, line_of: LineOf) -> Note:
+    first = int(odd[0])
+    return Note(
+        "odd_cells",
+        f"{len(odd):,} cell(s) without {what}, gaps now",
+        column=name,
+        cells=len(odd),
+        line=line_of(first),
+        example=str(values[first]),
+    )
+
+
+def _frequent(texts: Sequence[str], rows: np.ndarray) -> dict[str, int]:
     order = np.argsort(-rows, kind="stable")[:TEXTS_LOOKED_AT]
-    return find_format({texts[i]: int(rows[i]) for i in order}, decimal=decimal)
+    return {texts[i]: int(rows[i]) for i in order}
+
+
+def _format_of(texts: Sequence[str], rows: np.ndarray, decimal: str) -> Found:
+    return find_format(_frequent(texts, rows), decimal=decimal)
 
 
 def _kind_of_text(
@@ -233,17 +301,7 @@ def _as_numbers(
             )
         )
     if len(odd):
-        cell = values[int(odd[0])]
-        notes.append(
-            Note(
-                "odd_cells",
-                f"{len(odd):,} cell(s) without a finite number, gaps now",
-                column=name,
-                cells=len(odd),
-                line=line_of(int(odd[0])),
-                example=str(cell),
-            )
-        )
+        notes.append(_odd_cells(name, values, odd, "a finite number", line_of))
     if _is_single(values):
         numbers = numbers.astype(np.float32)
     return ReadColumn(Reading(name, "numeric", form), numbers, tuple(notes))
@@ -276,6 +334,8 @@ def read_as(reading: Reading, values: Any, line_of: LineOf = _row_number) -> Rea
     if reading.kind == "categorical":
         # What is a level is the fitted column's to say.
         return ReadColumn(reading, _categorical(*texts_of(reading.name, values)))
+    if reading.kind == "date":
+        return _as_dates(reading.name, values, reading.dates, line_of)
     return _as_numbers(reading.name, values, reading.numbers, line_of)
 
 

@@ -32,12 +32,14 @@ def left_out(column: ReadColumn) -> Note | None:
         if (counts > 0).sum() == 1 and counts.max() == n_rows:
             return Note("constant_column", "the same in every row, left out", column=name)
         return _identifier(name, values, counts)
-    known = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    gaps = {"f": np.isnan, "M": np.isnat}.get(values.dtype.kind)
+    known = values if gaps is None else values[~gaps(values)]
     if len(known) == 0:
         return Note("empty_column", "no value in any row, left out", column=name)
     if len(known) == n_rows and known.min() == known.max():
         return Note("constant_column", "the same in every row, left out", column=name)
-    if n_rows >= FEWEST_ROWS and len(known) == n_rows and _counts_rows(known):
+    is_number = values.dtype.kind != "M"
+    if is_number and n_rows >= FEWEST_ROWS and len(known) == n_rows and _counts_rows(known):
         return Note("row_number", f"the number of the row, left out; {KEEP} {name}", column=name)
     return None
 
@@ -112,6 +114,8 @@ def _intervals(numbers: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     Returns:
         The interval of each number, gaps in one of their own: [N] int64; None for too many.
     """
+    if numbers.dtype.kind == "M":
+        numbers = np.where(np.isnat(numbers), np.nan, numbers.astype(np.int64))
     order = np.argsort(numbers, kind="stable")  # gaps last
     changes = np.diff(codes[order]) != 0
     n_classes = int(codes.max()) + 1

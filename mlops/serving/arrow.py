@@ -55,9 +55,22 @@ def read_arrow(body: bytes, columns: Columns, limits: RowLimits) -> Cells:
         cells = pandas_column(table[column.name]).array
         numbers[:, place], odd = column.read(cells)
         _check_gaps(column.name, table[column.name], numbers[:, place], odd, problems)
+    times = []
+    for date in columns.dates:
+        of_date, odd = date.read(pandas_column(table[date.name]).array)
+        times.append(of_date)
+        for row in odd[:MOST_DETAILS].tolist():
+            problems.add(
+                "wrong_type",
+                f"column `{plain(date.name)}` must hold dates, got "
+                f"{shown(str(table[date.name][row].as_py()))}; send times, or null where there is "
+                "no value",
+                row=row,
+                field=date.name,
+            )
     problems.raise_any()
     texts = [_texts(name, pandas_column(table[name]).array) for name in columns.categorical]
-    return Cells(numbers, texts, Tally())
+    return Cells(numbers, texts, Tally(), times)
 
 
 def write_arrow(model: ServedModel, labels: list[Any], probabilities: np.ndarray) -> bytes:

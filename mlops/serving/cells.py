@@ -25,11 +25,13 @@ class Cells(NamedTuple):
         numbers: The numeric columns: [N, k] float64, NaN for a gap.
         texts: The N cells of each categorical column, as they are spelled; None for a gap.
         tally: Counts what is odd about them.
+        times: The columns of dates: each [N] datetime64, NaT for a gap.
     """
 
     numbers: np.ndarray
     texts: list[Sequence[str | None]]
     tally: Tally
+    times: Sequence[np.ndarray] = ()
 
 
 class RowLimits(NamedTuple):

@@ -79,6 +79,16 @@ def _cell(column: dict[str, Any]) -> Schema:
             "description": f"in training from {column['min']:g} to {column['max']:g}{gaps}",
             "examples": [column["median"]],
         }
+    if column["kind"] == "date":
+        # The format asks for a time and an offset, the endpoint for neither.
+        typical = column["typical"] + ("T00:00:00Z" if column["whole_days"] else "Z")
+        return {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "a date or time by ISO 8601, of UTC where it has no offset; in training "
+            f"from {column['min']} to {column['max']}{gaps}",
+            "examples": [typical],
+        }
     return {
         "type": ["string", "number", "boolean", "null"],
         "description": f"a category; one that training did not see counts as another{gaps}",

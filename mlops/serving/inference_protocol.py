@@ -234,12 +234,13 @@ def _flat(tensor: _Tensor, problems: Problems) -> list[Any]:
 
 def _of_matrix(tensor: _Tensor, data: list[Any], columns: Columns) -> dict[str, list[Any]]:
     width = tensor.shape[1]
-    if columns.categorical or tensor.datatype not in _NUMBERS:
+    others = len(columns.names) - len(columns.numeric)
+    if others or tensor.datatype not in _NUMBERS:
         raise RequestError(
             422,
             "wrong_type",
             "a tensor [N, F] must hold numbers, for a model of numeric columns alone, got "
-            f"{plain(tensor.datatype)} for {len(columns.categorical)} categorical column(s); send "
+            f"{plain(tensor.datatype)} for {others} other column(s); send "
             "one tensor [N] a column",
         )
     if width != len(columns.names):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from mlops.data.date_columns import DateColumn
 from mlops.data.encoders import NumericColumn
 from mlops.errors import TrackingError
 from mlops.serving.cells import Cells
@@ -45,6 +46,7 @@ class Columns:
         names: All columns, in the order of the training table.
         numeric: Those that hold numbers.
         categorical: Those that hold categories.
+        dates: The fitted columns that hold dates.
         ordered: First the numeric ones, then the others: the order of cells in `Cells`.
         known: The set of names.
         ignored: Those of `others` that are no columns of the model.
@@ -55,7 +57,8 @@ class Columns:
         self.names = tuple(column.name for column in encoder.columns)
         self.numeric = tuple(c.name for c in encoder.columns if c.kind == "numeric")
         self.categorical = tuple(c.name for c in encoder.columns if c.kind == "categorical")
-        self.ordered = self.numeric + self.categorical
+        self.dates = tuple(c for c in encoder.columns if isinstance(c, DateColumn))
+        self.ordered = self.numeric + self.categorical + tuple(c.name for c in self.dates)
         self.known = frozenset(self.names)
         self.ignored = frozenset(others) - self.known
         self.numbers = tuple(c for c in encoder.columns if isinstance(c, NumericColumn))
@@ -173,7 +176,7 @@ class ServedModel:
     def probabilities(self, cells: Cells) -> np.ndarray:
         """Returns the probability of each class: [N, C] float64; `cells` are used up."""
         return self.network.probabilities(
-            self.encoder.encode(cells.numbers, cells.texts, cells.tally)
+            self.encoder.encode(cells.numbers, cells.texts, cells.tally, cells.times)
         )
 
     def probabilities_of(self, frame: pd.DataFrame) -> np.ndarray:
@@ -222,13 +225,13 @@ class ServedModel:
 
     @cached_property
     def typical_row(self) -> dict[str, Any]:
-        """A row of medians and of the most frequent categories."""
+        """A row of medians, of numbers and of dates, and of the most frequent categories."""
         described = self.card["columns"]
         return {name: _typical(described[name]) for name in self.columns.names}
 
 
 def _typical(column: dict[str, Any]) -> Any:
-    if column["kind"] == "categorical":
+    if column["kind"] != "numeric":
         return column["typical"]
     median = column["median"]
     return int(median) if column.get("whole") and float(median).is_integer() else median

@@ -12,6 +12,7 @@ A protocol may refuse a cell, but never read it in another way:
 | boolean in a number     | refused      | 0 or 1, where numbers are these |  |
 | number in a category    | the level that it spells, in all             |||
 | an unknown category     | coded as `other`, noted, in all              |||
+| text that is no date, in a date | refused | refused      | a gap, noted  |
 | list or object          | refused      | refused       |               |
 
 [1] unless the training table wrote the column's numbers in a way of its own, as `$1,200`.
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from mlops.data.dates import is_date_gap
 from mlops.data.notes import Tally
 from mlops.data.numbers import PLAIN, read_column
 from mlops.data.spelling import spelled
@@ -34,6 +36,7 @@ from mlops.errors import RequestError
 from mlops.serving.cells import Cells, Problems, plain, shown
 
 if TYPE_CHECKING:
+    from mlops.data.date_columns import DateColumn
     from mlops.data.encoders import NumericColumn
     from mlops.serving.predictor import Columns
 
@@ -58,16 +61,20 @@ def read_cells(
     Raises:
         RequestError: Cells cannot be read; it names their rows and columns.
     """
-    split = len(columns.numeric)
+    split, end = len(columns.numeric), len(columns.numeric) + len(columns.categorical)
     problems, tally = Problems(), Tally()
     read = _texts_as_numbers if manner == "text" else _numbers
     numbers = read(columns, cells[:split], len(cells[0]), manner, problems, tally)
     texts = [
         _texts(name, column, manner, problems)
-        for name, column in zip(columns.categorical, cells[split:], strict=True)
+        for name, column in zip(columns.categorical, cells[split:end], strict=True)
+    ]
+    times = [
+        _times(column, of_column, manner, problems, tally)
+        for column, of_column in zip(columns.dates, cells[end:], strict=True)
     ]
     problems.raise_any()
-    return Cells(numbers, texts, tally)
+    return Cells(numbers, texts, tally, times)
 
 
 def _numbers(
@@ -153,6 +160,31 @@ def _read_texts(column: NumericColumn, texts: Sequence[str]) -> tuple[np.ndarray
         return numbers, len(odd)
     read = [column.read_cell(text) for text in texts]
     return np.array([np.nan if x is None else x for x in read]), read.count(None)
+
+
+def _times(
+    column: DateColumn, cells: Sequence[Any], manner: Manner, problems: Problems, tally: Tally
+) -> np.ndarray:
+    times = np.empty(len(cells), dtype="datetime64[us]")
+    for row, cell in enumerate(cells):
+        is_text = isinstance(cell, str)
+        times[row] = column.format.read_one(cell) if is_text else np.datetime64("NaT")
+        is_gap = cell is None or (is_text and is_date_gap(cell))
+        if manner == "lenient" and isinstance(cell, float) and math.isnan(cell):
+            is_gap = True
+        if is_gap or not np.isnat(times[row]):
+            continue
+        if manner == "text":
+            tally.add("odd_cell", column.name, 1)
+            continue
+        problems.add(
+            "wrong_type",
+            f"column `{plain(column.name)}` must hold dates, got {shown(cell)}; send text such as "
+            "2024-12-31T23:59:00, or null where there is no value",
+            row=row,
+            field=column.name,
+        )
+    return times
 
 
 def _texts(

@@ -18,7 +18,7 @@ from mlops.serving.network import Network
 from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
-    from mlops.data.encoders import Column
+    from mlops.data.features import Column
     from mlops.tracking.pyfunc import Predictor
 
 LABEL = "label"

@@ -56,6 +56,8 @@ CODE = (
     "hyperparameters",
     "data/__init__",
     "data/columns",
+    "data/date_columns",
+    "data/dates",
     "data/encoders",
     "data/features",
     "data/levels",

@@ -121,15 +121,15 @@ def _compare(
     if difference:
         return _Verdict(False, f"it differs from version {before}: {difference}")
     reading = _read_otherwise(champion.predictor, candidate.predictor)
-    new = score(candidate.predictor)
     try:
         old = score(champion.predictor)
     except TableError as error:
+        better, new = True, score(candidate.predictor)
         told = f"{metric} {new:.4f}; version {before} cannot read the rows ({error.problems[0]})"
-        better = True
     else:
-        told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
+        new = score(candidate.predictor)
         better = new < old if metric.endswith("loss") else new > old
+        told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
     if _digest(champion) != _digest(candidate):
         told += ", which was trained on other rows"
     return _Verdict(better, told + reading, f"version {before}")

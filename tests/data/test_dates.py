@@ -68,7 +68,7 @@ NEW_YORK = timezone(timedelta(hours=-5))
         ("%d/%m/%Y", "03/04/2024 13:14", "2024-04-03T13:14"),
         ("%d/%m/%Y", "2024-04-03T00:00:00Z", "2024-04-03"),  # as JSON clients send it
         ("%d/%m/%Y", "4/13/2024", "NaT"),
-        ("%d/%m/%Y", "3/4/24", "NaT"),
+        ("%d/%m/%Y", "3/4/24", "2024-04-03"),
         ("%d/%m/%Y", "3/4-2024", "NaT"),
         ("%m/%d/%Y", "3/4/2024", "2024-03-04"),
         ("%m/%d/%Y", "3/4/2024, 12:02:03 AM", "2024-03-04T00:02:03"),
@@ -89,10 +89,10 @@ NEW_YORK = timezone(timedelta(hours=-5))
     ],
 )
 def test_a_text_is_read(form: str, text: str, time: str) -> None:
-    form = DateFormat(form)
+    date_format = DateFormat(form)
     expected = np.datetime64(time, "us")
-    np.testing.assert_array_equal(form.read_one(text), expected)
-    np.testing.assert_array_equal(form.read([text, "2024-05-06", "?"])[:1], expected)
+    np.testing.assert_array_equal(date_format.read_one(text), expected)
+    np.testing.assert_array_equal(date_format.read([text, "2024-05-06", "?"])[:1], expected)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +109,19 @@ def test_a_text_is_read(form: str, text: str, time: str) -> None:
         (["3-4-2024"], "%m-%d-%Y", True),
         (["3.4.2024"], "%d.%m.%Y", True),
         (["3.14.2024"], "%m.%d.%Y", False),
-        (["3/4/24", "31/4/24", "31/3/24"] + ["1/2/24"] * 40, "%d/%m/%y", False),
-        (["03.04.24", "13.04.24"], "%d.%m.%y", False),
+        (["3/4/24", "31/4/24", "31/3/24"] + ["1/2/54"] * 40, "%d/%m/%y", False),
+        (["03.04.24", "13.04.24", "13.04.99"], "%d.%m.%y", False),
         (["3 Jan 2024", " 4 February 2024 "], "%d %b %Y", False),
         (["Jan 3, 2024", "Feb 4, 2024 1:02 PM"], "%b %d %Y", False),
         (["03-Jan-2024"], "%d %b %Y", False),
+        (["24-01-31", "24-02-29", "23-12-30"], "%y-%m-%d", True),
+        (["99-01-31", "98-02-28"], "%y-%m-%d", False),
+        (["31-01-24", "29-02-24", "30-12-23"], "%d-%m-%y", True),
+        (["3/4/24", "13/4/24", "99/99/99", "x"] + ["31/1/24"] * 60, "%d/%m/%y", False),
         (["03-Jan-24"], "%d %b %y", False),
         (["13/4/2024", "2024-05-06"], "%d/%m/%Y", False),
+        (["13/4/2024", "14.4.2024", "05-04-24", "5/4/2024 10:00"], "%d/%m/%Y", False),
+        (["3 Jan 2024", "Jan 4, 2024", "5-Jan-24"], "%d %b %Y", False),
     ],
 )
 def test_a_format_is_found(texts: list[str], form: str, guessed: bool) -> None:
@@ -258,6 +264,12 @@ def test_typed_durations_are_seconds(values: Any) -> None:
     np.testing.assert_array_equal(as_seconds(values), [3723.5, np.nan, -3600.0])
 
 
+def test_the_longest_durations_do_not_overflow() -> None:
+    longest = np.array([timedelta.max], dtype=object)
+    assert as_seconds(longest) == pytest.approx(999_999_999 * 86_400.0)
+    assert as_seconds(np.array([2**60], dtype="timedelta64[s]")) == 2.0**60
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
@@ -285,7 +297,9 @@ def test_a_duration_is_read(text: str, seconds: float | None) -> None:
 
 @given(st.timedeltas(timedelta(days=-99_999), timedelta(days=99_999)))
 def test_durations_are_read_as_they_are_written(duration: timedelta) -> None:
+    seconds = duration // timedelta(microseconds=1) / 1e6
     for text in (str(duration), str(pd.Timedelta(duration))):
-        seconds = read_duration(text)
-        assert seconds is not None
-        assert round(seconds * 1e6) == round(duration / timedelta(microseconds=1))
+        assert read_duration(text) == seconds
+    typed = [np.array([duration], dtype=object), pd.to_timedelta([duration]).array]
+    for values in (*typed, pd.to_timedelta([duration]).as_unit("ns").array):
+        assert as_seconds(values) == seconds

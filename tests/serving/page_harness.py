@@ -28,6 +28,11 @@ def categorical(*levels: str, gaps: bool = False) -> dict[str, Any]:
     return {"kind": "categorical", "levels": list(levels), "typical": levels[0], "gaps": gaps}
 
 
+def dated(least: str, typical: str, most: str, *, gaps: bool = False) -> dict[str, Any]:
+    column = {"kind": "date", "min": least, "typical": typical, "max": most}
+    return {**column, "gaps": gaps, "whole_days": len(least) == 10}
+
+
 def model(
     columns: Mapping[str, dict[str, Any]], classes: Sequence[Any], target: str, **more: Any
 ) -> dict[str, Any]:
@@ -84,6 +89,14 @@ DIGITS = model(
     "digit",
 )
 SPOT = model({f"feature_{i}": numeric(-3, 0.1, 3) for i in range(4)}, ["no", "yes"], "target")
+VISITS = model(
+    {
+        "day": dated("2023-01-02", "2023-06-30", "2024-01-31"),
+        "start": dated("2023-01-02T00:00:00", "2023-06-30T10:11:12.500000", "2024-01-31T23:59:59"),
+    },
+    ["no", "yes"],
+    "target",
+)
 
 
 class Standin:

@@ -114,6 +114,22 @@ KINDS: dict[str, list[Cell]] = {
     ],
     "numbers": [number(0.5, "5e-1", ".5"), number(-3.25, "\u22123.25"), number(1e300), GAP],
     "whole": [number(3.0, "3", "+3", "3e0"), number(-7.0, "-7"), Cell(("NaN", "?"), (None,))],
+    "dates": [
+        Cell(("2024-01-31", " 2024-01-31"), ("2024-01-31", "2024-01-31T00:00:00")),
+        Cell(("2024-02-29 12:30:00", "2024-02-29T12:30"), ("2024-02-29T12:30:00",)),
+        Cell(("2023-12-31T23:00:00-02:00",), ("2024-01-01T01:00:00Z",)),
+        GAP,
+    ],
+    "days first": [
+        Cell(("31/01/2024", " 31/1/2024"), ("2024-01-31", "31/01/2024")),
+        Cell(("02/03/2024",), ("2024-03-02", "02/03/2024")),
+        Cell(("13/12/2023",), ("2023-12-13T00:00",)),
+    ],
+    "durations": [
+        Cell(("0 days 01:00:00", "01:00:00", "1:00"), (3600, "01:00:00")),
+        Cell(("2 days 00:00:01.5",), (172801.5,)),
+        Cell(("-1 days +23:00:00",), (-3600.0,)),
+    ],
     "ones": [Cell(("1", "1.0"), (1, 1.0)), Cell(("0", "0.0"), (0,)), GAP],
 }
 SINGLES = [np.float32(x) for x in (0.1, 1e-8, 16777217, 3.4e38, -2.7182817)]
@@ -150,7 +166,7 @@ def csv_of(names: list[str], columns: list[list[str]]) -> str:
 
 
 def encoded(encoder: FeatureEncoder, cells: Cells) -> np.ndarray:
-    return encoder.encode(cells.numbers, cells.texts, cells.tally)
+    return encoder.encode(cells.numbers, cells.texts, cells.tally, cells.times)
 
 
 def request(body: bytes, kind: str) -> Request:

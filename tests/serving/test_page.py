@@ -16,6 +16,7 @@ from page_harness import (
     DIGITS,
     PEOPLE,
     SPOT,
+    VISITS,
     Standin,
     categorical,
     error_of,
@@ -247,6 +248,34 @@ def test_a_value_out_of_range_is_doubted_and_sent(visit: Open) -> None:
     age.fill("90")
     age.blur()
     assert "outside" not in field.text_content()
+
+
+@pytest.mark.browser
+def test_dates_are_filled_in_doubted_and_sent(visit: Open) -> None:
+    standin = Standin(VISITS)
+    page = visit(standin)
+    day, start = page.get_by_label("day"), page.get_by_label("start")
+    assert (day.get_attribute("type"), start.get_attribute("type")) == ("date", "datetime-local")
+    predict(page)
+    page.get_by_role("button", name="Fill with a typical row").click()
+    predict(page)
+    assert "outside" not in page.locator("#fields").text_content()
+    day.fill("2024-02-29")
+    start.fill("2023-01-01T00:00")
+    start.blur()
+    assert "outside 2023-01-02 to 2024-01-31" in page.locator(".field", has=day).text_content()
+    assert "outside 2023-01-02 00:00:00 to " in page.locator(".field", has=start).text_content()
+    predict(page)
+    assert standin.rows == [
+        {"day": None, "start": None},
+        {"day": "2023-06-30", "start": "2023-06-30T10:11:12"},
+        {"day": "2024-02-29", "start": "2023-01-01T00:00"},
+    ]
+    # Half a date is none, and nothing is sent.
+    day.press("Delete")
+    page.get_by_role("button", name="Predict").click()
+    assert "must be a date, or empty" in page.locator(".field", has=day).text_content()
+    assert len(standin.rows) == 3
 
 
 @pytest.mark.browser

@@ -59,8 +59,8 @@ def test_a_card_tells_what_the_training_rows_held() -> None:
     assert card["confusion_matrix"] == [[1, 0], [0, 1]]
     sample = card["sample"]
     assert sample["rows"] == [
-        {"x": None, "n": 1, "town": "Köln", "flag": False},
-        {"x": 1e9, "n": 9, "town": "Kiel", "flag": True},
+        {"x": None, "n": 1, "town": "Köln", "flag": "False"},
+        {"x": 1e9, "n": 9, "town": "Kiel", "flag": "True"},
     ]
     predicted = predictor.predict(pd.DataFrame(sample["rows"]))
     assert list(predicted["label"]) == sample["labels"]

@@ -40,7 +40,7 @@ def test_a_param_is_a_setting() -> None:
     assert params["search.algorithm"] == "hyperopt"
     assert json.loads(params["space"]) == settings["space"]
     assert "target" not in params  # None
-    assert params.keys() <= as_params(TuneSettings(target=0.5).model_dump()).keys()
+    assert as_params(TuneSettings(target=0.5).model_dump())["target"] == "0.5"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_names_of_columns_are_no_params(columns: Any, store: Store) -> None:
     settings = TuneSettings().model_dump()
     settings["data"]["columns"] = columns
     params = as_params(settings)
-    assert params.keys() - as_params(TuneSettings().model_dump()).keys() == {"data.columns"}
+    assert params.keys() == as_params(TuneSettings().model_dump()).keys()
     text = params["data.columns"]
     assert len(text) <= LONGEST_PARAM
     if not isinstance(columns, str) and "more" not in text:

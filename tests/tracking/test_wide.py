@@ -107,7 +107,7 @@ def test_the_dataset_names_as_many_columns_as_mlflow_takes(names: list[str], sto
     assert [column["name"] for column in described] == names[: len(described)]
     assert profile["columns_in_schema"] == len(described)
     assert profile["columns"] == len(names)
-    assert len(described) >= min(len(names), 9)
+    assert len(described) >= min(len(names), 8)
     [note] = notes_on_record(parts)
     assert f"its first {len(described):,} columns" in note.text
     assert f"of {len(names):,};" in note.text

@@ -53,7 +53,7 @@ export class RowForm {
   unreadable() {
     return this.fields
       .filter((field) => field.control.validity.badInput)
-      .map((field) => ({ field: field.name, message: "This must be a number, or empty." }));
+      .map((field) => ({ field: field.name, message: `This must be ${field.needs}, or empty.` }));
   }
 
   // Puts each message at its field, moves the focus to the first, and returns the others.
@@ -93,7 +93,7 @@ export class RowForm {
 
 function makeField(column, place) {
   const id = `field-${place}`;
-  const kind = column.kind === "numeric" ? numericControl(column) : categoricalControl(column);
+  const kind = CONTROLS[column.kind](column);
   const { control } = kind;
   const hint = element("p", { id: `${id}-hint`, class: "hint" }, kind.hint);
   const note = element("p", { id: `${id}-note`, class: "note" });
@@ -127,6 +127,7 @@ function numericControl(column) {
   return {
     control,
     hint: known ? range : "",
+    needs: "a number",
     read: () => (control.value === "" ? null : control.valueAsNumber),
     write: (value) => {
       control.value = value === null ? "" : String(value);
@@ -166,6 +167,34 @@ function categoricalControl({ levels }) {
     doubt: () => (control.value === "other" ? "unknown to the model" : ""),
   };
 }
+
+// Times are sent by ISO 8601, as they are described; what has no offset from UTC is taken to be UTC.
+function dateControl({ min, max, whole_days: wholeDays }) {
+  const [type, length] = wholeDays ? ["date", 10] : ["datetime-local", 19];
+  // Without a latest one browsers take years of six digits.
+  const latest = "9999-12-31T23:59:59".slice(0, length);
+  const control = element("input", { type, max: latest, ...(wholeDays ? {} : { step: "1" }) });
+  // Browsers leave seconds out where they are zero, and take at most three digits of a fraction.
+  const cut = (text) => (text.length === 16 ? `${text}:00` : text).slice(0, length);
+  const shown = (text) => cut(text).replace("T", " ");
+  const range = min === max ? `always ${shown(min)}` : `${shown(min)} to ${shown(max)}`;
+  return {
+    control,
+    hint: range,
+    needs: wholeDays ? "a date" : "a date and a time",
+    read: () => control.value || null,
+    write: (value) => {
+      control.value = value === null ? "" : cut(String(value));
+    },
+    doubt() {
+      const value = cut(control.value);
+      if (value === "" || (value >= cut(min) && value <= cut(max))) return "";
+      return min === max ? `not ${range}` : `outside ${range}`;
+    },
+  };
+}
+
+const CONTROLS = { numeric: numericControl, categorical: categoricalControl, date: dateControl };
 
 const option = (value, text) => element("option", { value: String(value) }, text);
 
