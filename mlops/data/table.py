@@ -92,11 +92,13 @@ def load_parts(
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
     wishes: Mapping[str, Wish] | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Parts:
     """Reads a table, checks it, and splits it, see `mlops.data.split`.
 
     Args:
-        path: A CSV or Parquet file.
+        path: A file, see `mlops.data.sources`.
         target: The column to predict; the default is the publisher's choice, for a file `target`.
         test_path: A file that is the test part. The validation part then is the same share of the
             other rows that it would be without: validation_fraction / (1 - test_fraction).
@@ -110,6 +112,8 @@ def load_parts(
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
         wishes: What the user says of columns, by name or pattern.
+        separator: What separates the cells of files of text; found by default.
+        encoding: Their encoding; found by default.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
@@ -117,8 +121,9 @@ def load_parts(
     """
     spec = SplitSpec(split_seed, group, time, validation_fraction, test_fraction)
     _check_arguments([path, sklearn, openml, synthetic], spec)
-    raw = _read(path, sklearn, openml, synthetic)
-    test_raw = None if test_path is None else read_file(test_path)
+    how = {"separator": separator, "encoding": encoding}
+    raw = read_file(path, **how) if path is not None else _read(sklearn, openml, synthetic)
+    test_raw = None if test_path is None else read_file(test_path, **how)
     target = _target_of(raw, target)
     _check_split_columns(raw, target, spec)
     columns = tuple(map(str, raw.frame))  # it is taken apart below
@@ -178,14 +183,7 @@ def _without_empty(table: CheckedTable, rows: np.ndarray) -> tuple[CheckedTable,
     return replace(table, readings=kept), notes
 
 
-def _read(
-    path: str | Path | None,
-    sklearn: str | None,
-    openml: int | None,
-    synthetic: SyntheticSpec | None,
-) -> RawTable:
-    if path is not None:
-        return read_file(path)
+def _read(sklearn: str | None, openml: int | None, synthetic: SyntheticSpec | None) -> RawTable:
     if sklearn is not None:
         return read_sklearn(sklearn)
     if openml is not None:
