@@ -49,7 +49,7 @@ class Watched:
 
 
 def create(store: Store, study: str, settings: Mapping[str, Any], folder: Path) -> Any:
-    parts: Any = SimpleNamespace(digest="d")
+    parts: Any = SimpleNamespace(digest="d", notes=())
     spool = Spool(folder / study)
     try:
         return study_run.StudyRun.create(store, study, settings, parts, PACKING, 20, spool)

@@ -41,7 +41,7 @@ BEGUN = TuneSettings(
     space={"hidden_dims": {"choice": [[8], [16, 8]]}, "dropout": {"uniform": [0.0, 0.123]}},
     defaults={"learning_rate": 1e-5},
 )
-PARTS: Any = SimpleNamespace(digest="d")
+PARTS: Any = SimpleNamespace(digest="d", notes=())
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def create(store: Store, study: str, folder: Path) -> StudyRun:
-    parts: Any = SimpleNamespace(digest="d")
+    parts: Any = SimpleNamespace(digest="d", notes=())
     spool = Spool(folder / study)
     try:
         return StudyRun.create(store, study, {"seed": 0}, parts, PACKING, 20, spool)
