@@ -1,11 +1,7 @@
 """Tables larger than memory: read in blocks of rows, and written block by block.
 
-A block is an Arrow table. What a model makes of the blocks is what it makes of the whole table as
-`sources.read_file` reads it: no column's type depends on the block.
-
-    Parquet   the file's own types
-    CSV       a numeric column of the model is float64, a categorical one is what its cells are in
-              the whole file; a column that the model does not know is text, carried as it stands
+A block is an Arrow table, of the file's own types; a CSV file's are text, cell by cell as they are
+written. No column's type depends on the block.
 """
 
 from __future__ import annotations
@@ -16,29 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype, is_object_dtype
 
-from mlops.data.columns import MISSING_TEXTS, as_numbers
 from mlops.data.encoders import Column
-from mlops.data.sources import (
-    READ_BUFFER,
-    check_names,
-    check_path,
-    check_width,
-    csv_chunks,
-    csv_names,
-    readable,
-)
+from mlops.data.notes import Note
+from mlops.data.sources import check_path, readable
+from mlops.data.table_files import BLOCK_BYTES, MOST_ROWS, TableFile, open_file
 from mlops.errors import TableError
 from mlops.files import replacing
-
-BLOCK_BYTES = 2**24  # of a block, about, unless its rows are counted
-MOST_ROWS = 2**17
-SAMPLE_BYTES = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +30,7 @@ class Block:
 
     Attributes:
         first_row: Position of its first row in the table.
-        rows: The rows, in the reader's schema; except that a column of a CSV file with a cell that
-            cannot be read as its type is what pandas makes of it, for the encoder to refuse.
+        rows: The rows, in the reader's schema.
         share: How much of the file has been read, from 0 to 1.
     """
 
@@ -63,10 +45,12 @@ class TableReader(Protocol):
     Attributes:
         schema: The columns.
         n_rows: Number of rows, if it is known before all are read.
+        notes: How its file is written, where that is not usual.
     """
 
     schema: pa.Schema
     n_rows: int | None
+    notes: tuple[Note, ...]
 
     def blocks(self) -> Iterator[Block]:
         """Reads the table from its first row to its last.
@@ -75,6 +59,9 @@ class TableReader(Protocol):
             TableError: The file is damaged.
         """
 
+    def line_of(self, row: int) -> int | None:
+        """Returns the line, from 1, in which a row, from 0, begins; None if there are no lines."""
+
 
 def open_table(
     path: str | Path,
@@ -82,155 +69,55 @@ def open_table(
     *,
     only: bool = False,
     block_rows: int | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> TableReader:
-    """Opens a `.csv` or `.parquet` file to be read for a model.
-
-    A CSV file is read once for the types of the model's categorical columns, where it has any.
+    """Opens the file of a table to be read for a model.
 
     Args:
-        path: The file.
+        path: The file, on this machine.
         columns: The model's columns; what the file lacks of them is not missed here.
         only: Read no other columns.
         block_rows: Rows of a block; by default as many as take about `BLOCK_BYTES`.
+        separator: What separates the cells of a CSV file; found by default.
+        encoding: The encoding of a CSV file; found by default.
 
     Raises:
         TableError: The file is missing, unreadable, of another kind, or names columns badly.
     """
     check_path(path)
-    path = Path(path)
     with readable(path):
-        if path.suffix.lower() == ".parquet":
-            return _ParquetReader(path, columns, only, block_rows)
-        return _CsvReader(path, columns, only, block_rows)
+        file = open_file(Path(path), separator, encoding)
+    known = {column.name for column in columns}
+    names = [name for name in file.schema.names if name in known or not only]
+    return _Blocks(path, file, names, block_rows)
 
 
-class _ParquetReader:
+class _Blocks:
     def __init__(
-        self, path: Path, columns: Sequence[Column], only: bool, block_rows: int | None
+        self, path: str | Path, file: TableFile, names: list[str], block_rows: int | None
     ) -> None:
-        self._path = path
-        with self._open() as file:
-            metadata, schema = file.metadata, file.schema_arrow
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        check_names(schema.names)
-        if only:
-            known = {column.name for column in columns}
-            schema = pa.schema([field for field in schema if field.name in known])
-        self.schema = schema
-        self.n_rows: int | None = metadata.num_rows
-        # Text that repeats takes less room in the file than in memory.
-        in_file = sum(group.total_byte_size for group in groups) / max(1, metadata.num_rows)
-        self._block_rows = block_rows or _rows_of(max(in_file, 8.0 * len(schema)))
+        self._path, self._file, self._block_rows = path, file, block_rows
+        self.schema = pa.schema([file.schema.field(name) for name in names])
+        self.n_rows, self.notes, self.line_of = file.n_rows, file.notes, file.line_of
 
     def blocks(self) -> Iterator[Block]:
-        first, names = 0, self.schema.names
-        with readable(self._path), self._open() as file:
-            for batch in file.iter_batches(self._block_rows, columns=names, use_threads=False):
-                rows = pa.Table.from_batches([batch]).select(names)
-                last = first + len(rows)
-                yield Block(first, rows, last / max(1, self.n_rows or 0))
-                first = last
-
-    def _open(self) -> pa.parquet.ParquetFile:
-        # Reading ahead would hold a whole row group, and a file may have just one.
-        return pa.parquet.ParquetFile(self._path, pre_buffer=False, buffer_size=READ_BUFFER)
-
-
-class _CsvReader:
-    n_rows: int | None = None
-
-    def __init__(
-        self, path: Path, columns: Sequence[Column], only: bool, block_rows: int | None
-    ) -> None:
-        self._path = path
-        self._block_rows = block_rows or _rows_of(_line_bytes(path))
-        kinds = {column.name: column.kind for column in columns}
-        names = csv_names(path)
-        self._gaps = {name: sorted(MISSING_TEXTS) for name in names if name in kinds}
-        types = self._category_types([name for name in names if kinds.get(name) == "categorical"])
-        # Booleans are read the same in every block; told to, pandas would refuse their gaps.
-        self._as = {name: type_ for name, type_ in types.items() if type_ != pa.bool_()}
-        self._as |= {name: pa.string() for name in names if name not in kinds}
-        types |= {name: pa.float64() for name in names if kinds.get(name) == "numeric"}
-        self.schema = pa.schema(
-            [(name, types.get(name, pa.string())) for name in names if name in kinds or not only]
-        )
-
-    def blocks(self) -> Iterator[Block]:
-        first, size = 0, max(1, self._path.stat().st_size)
-        dtypes = {name: _PANDAS_TYPES[type_] for name, type_ in self._as.items()}
+        first, pending = 0, self.schema.empty_table()
         with readable(self._path):
-            for frame, position in csv_chunks(
-                self._path, self._block_rows, na_values=self._gaps, dtype=dtypes
-            ):
-                check_width(frame)
-                columns = [_arrow(frame[field.name], field.type) for field in self.schema]
-                rows = pa.table(columns, self.schema.names)
-                yield Block(first, rows, min(1.0, position / size))
-                first += len(rows)
-
-    def _category_types(self, names: list[str]) -> dict[str, pa.DataType]:
-        """Finds the types that pandas would give to columns if it read the file at once.
-
-        They decide what a category is called: `1.0` is the level 1 among numbers, and itself in a
-        column with any other text.
-        """
-        found: dict[str, set[str]] = {name: set() for name in names}
-        if names:
-            gaps = {name: self._gaps[name] for name in names}
-            for frame, _ in csv_chunks(self._path, self._block_rows, na_values=gaps, usecols=names):
-                for name in names:
-                    found[name].add(_type_in_block(frame[name]))
-        return {name: _common_type(types) for name, types in found.items()}
+            for table, share in self._file.tables(self.schema.names):
+                pending = pa.concat_tables([pending, table]) if len(pending) else table
+                n_rows = self._block_rows or (len(pending) if _is_full(pending) else MOST_ROWS)
+                ready = len(pending) // n_rows * n_rows
+                for start in range(0, ready, n_rows):
+                    rows = pending.slice(start, n_rows).combine_chunks()
+                    yield Block(first + start, rows, share)
+                first, pending = first + ready, pending.slice(ready)
+        if len(pending):
+            yield Block(first, pending.combine_chunks(), 1.0)
 
 
-_PANDAS_TYPES = {
-    pa.string(): "str",
-    pa.int64(): "int64",
-    pa.uint64(): "uint64",
-    pa.float64(): "float64",
-}
-
-
-def _type_in_block(column: pd.Series) -> str:
-    if column.isna().all():
-        return "gaps"
-    if is_bool_dtype(column) or (is_object_dtype(column) and infer_dtype(column) == "boolean"):
-        return "bool"
-    return str(column.dtype) if is_numeric_dtype(column) else "text"
-
-
-def _common_type(found: set[str]) -> pa.DataType:
-    """What pandas makes of a column whose blocks are of these types."""
-    for alone in (pa.int64(), pa.uint64()):
-        if found == {str(alone)}:
-            return alone
-    if found - {"gaps"} == {"bool"}:
-        return pa.bool_()
-    # A gap among whole numbers turns all of them into floats.
-    if found <= {"int64", "uint64", "float64", "gaps"}:
-        return pa.float64()
-    return pa.string()
-
-
-def _arrow(column: pd.Series, type_: pa.DataType) -> pa.Array:
-    if type_ == pa.float64():
-        with suppress(TableError):
-            return pa.array(as_numbers(str(column.name), column.array), from_pandas=True)
-        return pa.array(column, from_pandas=True)
-    if type_ == pa.bool_():
-        column = column.astype(object)  # of gaps alone pandas makes floats
-    return pa.array(column, type_, from_pandas=True)
-
-
-def _line_bytes(path: Path) -> float:
-    with path.open("rb") as file:
-        sample = file.read(SAMPLE_BYTES)
-    return len(sample) / max(1, sample.count(b"\n"))
-
-
-def _rows_of(row_bytes: float) -> int:
-    return int(min(MOST_ROWS, max(1, BLOCK_BYTES / max(1.0, row_bytes))))
+def _is_full(table: pa.Table) -> bool:
+    return bool(table.nbytes >= BLOCK_BYTES)
 
 
 @contextmanager

@@ -1,29 +1,29 @@
-"""Where tables come from: CSV and Parquet files, scikit-learn, OpenML, or generated."""
+"""Where tables come from: files of several kinds, scikit-learn, OpenML, or generated."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mlops.data.columns import MISSING_TEXTS, some_of
+from mlops.data.columns import some_of
+from mlops.data.notes import Note
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
+from mlops.data.table_files import ENDINGS, is_table, open_file
 from mlops.errors import TableError
 from mlops.files import exists, is_uri, local_copy
 
-if TYPE_CHECKING:
-    import pyarrow.parquet
-
 SKLEARN_TABLES = ("breast_cancer", "digits", "iris", "wine")
-READ_BUFFER = 2**16
-CSV_FORMAT: dict[str, Any] = {"encoding": "utf-8-sig", "skipinitialspace": True}
+
+
+def _no_line(row: int) -> int | None:
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,26 +35,38 @@ class RawTable:
         name: Short name, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590", "synthetic:...".
         target: The column its publisher calls the target, if any.
+        notes: How its file is written, where that is not usual.
+        line_of: Tells the line of the file, from 1, in which a row, from 0, begins; None where
+            there are no lines. To be asked while the file is there.
     """
 
     frame: pd.DataFrame
     name: str
     source: str
     target: str | None = None
+    notes: tuple[Note, ...] = ()
+    line_of: Callable[[int], int | None] = _no_line
 
 
-def read_file(path: str | Path) -> RawTable:
-    """Reads a `.csv` file (UTF-8, commas, a header line) or a `.parquet` file.
+def read_file(
+    path: str | Path, *, separator: str | None = None, encoding: str | None = None
+) -> RawTable:
+    """Reads a table of a file: CSV all as text, what has types with them.
 
     Args:
-        path: Its path, or its URI in an object store.
+        path: Its path, or its URI in an object store; see `table_files.ENDINGS`.
+        separator: What separates the cells of a CSV file; found by default.
+        encoding: The encoding of a CSV file; found by default.
 
     Raises:
         TableError: The file is missing, unreadable, empty, of another kind, or names columns badly.
     """
     with fetched(path) as local, readable(path):
-        frame = _READERS[local.suffix.lower()](local)
-    return RawTable(frame, local.stem, str(path), TARGET if TARGET in frame else None)
+        file = open_file(local, separator, encoding)
+        frame = file.frame()
+    name = local.with_suffix("").stem if local.suffix.lower() == ".gz" else local.stem
+    target = TARGET if TARGET in frame else None
+    return RawTable(frame, name, str(path), target, file.notes, file.line_of)
 
 
 @contextmanager
@@ -77,9 +89,9 @@ def check_path(path: str | Path) -> None:
     Raises:
         TableError: The file is missing or of another kind.
     """
-    if Path(path).suffix.lower() not in _READERS:
+    if not is_table(path):
         raise TableError(
-            f"a table must end in .csv or .parquet, got `{path}`; convert or rename it"
+            f"a table must end in {some_endings()}, got `{path}`; convert or rename it"
         )
     with readable(path):
         is_there = exists(path)
@@ -100,9 +112,10 @@ def readable(path: str | Path) -> Iterator[None]:
         raise TableError([f"`{path}`: {problem}" for problem in error.problems]) from error
     except UnicodeDecodeError as error:
         raise TableError(
-            f"`{path}` must be text in UTF-8, got {error.reason} at byte {error.start}; convert it"
+            f"`{path}` must be text in {error.encoding}, got other bytes: {error.reason}; say its "
+            "encoding by `data.encoding`"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TableError(f"`{path}` must be readable, got: {reason}; check the file") from error
 
@@ -162,118 +175,9 @@ def nearest(name: str, names: list[str]) -> str:
     return f"did you mean `{close[0]}`?" if close else f"choose one of {some_of(names, most=20)}"
 
 
-def csv_names(path: Path) -> list[str]:
-    """Reads the header line of a CSV file.
-
-    Raises:
-        TableError: The file is empty, or columns have no name or the same one.
-    """
-    try:
-        header = pd.read_csv(
-            path, header=None, nrows=1, dtype=str, keep_default_na=False, **CSV_FORMAT
-        )
-    except pd.errors.EmptyDataError as error:
-        raise TableError("the file must have a header line and rows, got an empty file") from error
-    names = header.iloc[0].to_list()
-    _check_separator(names)
-    check_names(names)
-    return names
-
-
-def csv_chunks(path: Path, n_rows: int, **options: Any) -> Iterator[tuple[pd.DataFrame, int]]:
-    """Reads a CSV file some rows at a time.
-
-    Args:
-        path: The file.
-        n_rows: Rows at a time.
-        options: Of `pandas.read_csv`: `na_values` at least.
-
-    Yields:
-        Rows, and up to which byte the file has been read, about.
-    """
-    options |= {"chunksize": n_rows, "keep_default_na": False, "low_memory": False, **CSV_FORMAT}
-    with path.open("rb") as file, pd.read_csv(file, **options) as chunks:
-        for frame in chunks:
-            yield frame, file.tell()
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    csv_names(path)
-    frame = pd.read_csv(
-        path,
-        keep_default_na=False,
-        na_values=sorted(MISSING_TEXTS),
-        low_memory=False,  # else a column's type is guessed anew in each chunk of the file
-        **CSV_FORMAT,
-    )
-    check_width(frame)
-    return frame
-
-
-def check_width(frame: pd.DataFrame) -> None:
-    """Checks that rows had as many cells as the header: pandas makes an index of what is over.
-
-    Raises:
-        TableError: They had more.
-    """
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise TableError(
-            f"rows must have as many cells as the header, {frame.shape[1]}, got more; name every "
-            "column"
-        )
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    import pyarrow
-    import pyarrow.parquet
-
-    # One column at a time, without reading ahead, copied out of Arrow's pool. Measured, 1,000,000 x
-    # 100 in one row group: reading all at once or in batches of rows peaked at 1.4 to 3.7 times the
-    # table, changing from run to run, and the pool kept the memory after the frame was gone; this
-    # peaks at 1.1.
-    with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=READ_BUFFER) as file:
-        check_names(file.schema_arrow.names)
-        frame = pd.DataFrame(
-            {
-                name: _parquet_column(file, name)
-                for name in file.schema_arrow.names
-                if not re.fullmatch(r"__index_level_\d+__", name)
-            },
-            copy=False,
-        )
-    pyarrow.default_memory_pool().release_unused()
-    return frame
-
-
-def _parquet_column(file: pyarrow.parquet.ParquetFile, name: str) -> pd.Series:
-    column = file.read([name], use_threads=False).select([name])
-    return column.to_pandas(ignore_metadata=True)[name].copy()
-
-
-def _check_separator(names: list[str]) -> None:
-    for separator, title in {";": "semicolons", "\t": "tabs"}.items():
-        if len(names) == 1 and separator in names[0]:
-            raise TableError(
-                f"cells must be separated by commas, got {title} in the header; write the file "
-                f"with commas (pandas: `read_csv(path, sep={separator!r}).to_csv(...)`)"
-            )
-
-
-def check_names(names: list[str]) -> None:
-    problems = []
-    unnamed = [str(i + 1) for i, name in enumerate(names) if not name.strip()]
-    if unnamed:
-        problems.append(
-            f"every column must have a name, got none for column {', '.join(unnamed[:5])}; name "
-            "it, or if it is a row number write the file without (pandas: `index=False`)"
-        )
-    twice = [name for name, times in Counter(names).items() if times > 1 and name.strip()]
-    if twice:
-        problems.append(
-            f"column names must differ, got twice: {some_of(twice)}; rename or drop one"
-        )
-    if problems:
-        raise TableError(problems)
+def some_endings() -> str:
+    """Returns the endings of tables, for an error."""
+    return f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 
 
 def _nearest_file(path: str | Path) -> str:
@@ -282,10 +186,7 @@ def _nearest_file(path: str | Path) -> str:
     path = Path(path)
     if not path.parent.is_dir():
         return f"; there is no folder `{path.parent}`"
-    tables = sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in _READERS)
+    tables = sorted(file.name for file in path.parent.iterdir() if file.suffix and is_table(file))
     if not tables:
         return f"; there is no table in `{path.parent}`"
     return f"; {nearest(path.name, tables)}"
-
-
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": _read_parquet}
