@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,18 +38,18 @@ class Row(NamedTuple):
     text: list[str]
 
 
-def rows_of(path: Path, dialect: Dialect) -> Iterator[Row]:
+def rows_of(path: Path, dialect: Dialect) -> Generator[Row, None, None]:
     """Reads the rows below the header; lines without any cell are left out.
 
     Raises:
         UnicodeDecodeError: The text is not in the encoding.
     """
     csv.field_size_limit(2**31 - 1)
-    with opened(path) as (file, _):
+    with opened(path) as (file, _), io.TextIOWrapper(file, dialect.encoding, newline="") as text:
         taken: list[str] = []
 
         def lines() -> Iterator[str]:
-            for place, line in enumerate(io.TextIOWrapper(file, dialect.encoding, newline="")):
+            for place, line in enumerate(text):
                 if place >= dialect.head_lines:
                     taken.append(line)
                     yield line
@@ -73,8 +74,13 @@ def find_fault(path: Path, dialect: Dialect) -> str | None:
     Returns:
         What is wrong with it, in a line; None if nothing is found.
     """
+    with closing(rows_of(path, dialect)) as rows:
+        return _first_fault(rows, dialect)
+
+
+def _first_fault(rows: Iterator[Row], dialect: Dialect) -> str | None:
     row = None
-    for row in rows_of(path, dialect):
+    for row in rows:
         lines = row.last - row.first + 1
         if len(row.cells) != dialect.width:
             if lines > 1:

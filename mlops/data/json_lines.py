@@ -66,8 +66,10 @@ class JsonLinesFile:
         return array("q", (place for place, _ in self._lines()))
 
     def _lines(self) -> Iterator[tuple[int, str]]:
-        with opened(self._path) as (file, _):
-            lines = io.TextIOWrapper(file, "utf-8-sig", newline="\n")
+        with (
+            opened(self._path) as (file, _),
+            io.TextIOWrapper(file, "utf-8-sig", newline="\n") as lines,
+        ):
             for place, line in enumerate(lines, start=1):
                 if line.strip():
                     yield place, line
