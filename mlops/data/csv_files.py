@@ -218,16 +218,16 @@ class _Utf8(io.RawIOBase):
         self._carried = text[characters:].encode("utf-8", "surrogateescape")
 
     def read(self, size: int = -1) -> bytes:
-        ready = [self._ready]
-        found = len(self._ready)
-        # Arrow takes what comes for a block, so that a short one would never hold a long row.
-        while (size < 0 or found < size) and (chunk := self._tidied()) is not None:
-            ready.append(chunk)
-            found += len(chunk)
-        given = b"".join(ready)
-        size = found if size < 0 else size
-        self._ready = given[size:]
-        return given[:size]
+        size = CHUNK_BYTES if size < 0 else size
+        # Arrow takes what comes for a block: one much too short would never hold a long row, and
+        # to fill it to the last byte would copy all of the text.
+        while len(self._ready) <= size // 2 and (chunk := self._tidied()) is not None:
+            self._ready = self._ready + chunk if self._ready else chunk
+        if len(self._ready) <= size:
+            given, self._ready = self._ready, b""
+        else:
+            given, self._ready = self._ready[:size], self._ready[size:]
+        return given
 
     def _next(self) -> bytes:
         """Returns more of the text, nothing at its end."""

@@ -12,7 +12,7 @@ from mlops.data.opening import chunks, opened
 from mlops.errors import TableError
 
 SAMPLE_BYTES = 2**16  # of lines that hold more than ASCII
-# What else than cp1252 text of tables is found in; a list of all that there are makes the guess worse.
+# What else than cp1252 text is found in; a list of all that there are makes the guess worse.
 CANDIDATES = [
     *("cp1250", "cp1251", "koi8_r", "cp1253", "cp1254"),
     *("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),

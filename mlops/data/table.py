@@ -76,6 +76,8 @@ def load_parts(
     sklearn: str | None = None,
     openml: int | None = None,
     synthetic: SyntheticSpec | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
     seed: int = 0,
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
@@ -83,13 +85,15 @@ def load_parts(
     """Reads a table, checks it, and splits it with every class in every part.
 
     Args:
-        path: A CSV or Parquet file.
+        path: A file, see `sources.read_file`.
         target: The column to predict; the default is the publisher's choice, for a file `target`.
         test_path: A file that is the test part. The validation part then is the same share of the
             other rows that it would be without: validation_fraction / (1 - test_fraction).
         sklearn: A table of scikit-learn: breast_cancer, digits, iris or wine.
         openml: The number of a table on OpenML.
         synthetic: A table to generate.
+        separator: What separates the cells of CSV files; found by default.
+        encoding: The encoding of CSV files; found by default.
         seed: Seed of the split.
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
@@ -99,8 +103,9 @@ def load_parts(
         InputError: The arguments do not name one source, or the shares are not shares.
     """
     _check_arguments([path, sklearn, openml, synthetic], validation_fraction, test_fraction)
-    raw = _read(path, sklearn, openml, synthetic)
-    test_raw = None if test_path is None else read_file(test_path)
+    written = {"separator": separator, "encoding": encoding}
+    raw = _read(path, sklearn, openml, synthetic, written)
+    test_raw = None if test_path is None else read_file(test_path, **written)
     target = _target_of(raw, target)
 
     table = check_table(raw, target, fewest_rows=3 if test_raw is None else 2)
@@ -135,9 +140,10 @@ def _read(
     sklearn: str | None,
     openml: int | None,
     synthetic: SyntheticSpec | None,
+    written: dict[str, str | None],
 ) -> RawTable:
     if path is not None:
-        return read_file(path)
+        return read_file(path, **written)
     if sklearn is not None:
         return read_sklearn(sklearn)
     if openml is not None:
