@@ -192,6 +192,7 @@ class _Utf8(io.RawIOBase):
         is_utf8 = encoding in ("utf-8", "utf-8-sig")
         self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
         self._blanks = re.compile(b"(?<=[" + re.escape(separator.encode()) + rb'\r\n]) +(?=")')
+        self._before_blanks = (b" ", b"\r", b"\n", separator.encode())
         self._ready = b""
         self._carried = b""
         self.quotes = 0
@@ -243,12 +244,13 @@ class _Utf8(io.RawIOBase):
 
     def _tidied(self) -> bytes | None:
         more = self._next()
-        chunk = self._carried + more
+        chunk, self._carried = self._carried + more if self._carried else more, b""
         if not chunk:
             return None
         # What blanks may follow is kept back until it is known what comes after them.
-        cut = len(chunk.rstrip(b" ")) - 1 if more else len(chunk)
-        chunk, self._carried = chunk[: max(0, cut)], chunk[max(0, cut) :]
+        if more and chunk.endswith(self._before_blanks):
+            cut = max(0, len(chunk.rstrip(b" ")) - 1)
+            chunk, self._carried = chunk[:cut], chunk[cut:]
         if b'"' not in chunk:
             return chunk
         kept, place = [], 0

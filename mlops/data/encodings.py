@@ -67,33 +67,47 @@ class _Sample:
 def _survey(path: Path) -> _Sample | None:
     """Collects the lines that are more than ASCII, unless the file is UTF-8: then None."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    line, first, lines, pending = 1, 0, bytearray(), False
+    start, bad, lines, pending = 0, -1, bytearray(), False
     with opened(path) as (file, _):
         for chunk in chunks(file):
             if b"\0" in chunk:
-                raise TableError(_nul_problem(line + chunk.count(b"\n", 0, chunk.index(b"\0"))))
+                raise TableError(_nul_problem(_line_at(path, start + chunk.index(b"\0"))))
             if pending or not chunk.isascii():
                 if len(lines) < SAMPLE_BYTES:
                     lines += b"".join(re.findall(rb"[^\n]*[\x80-\xff][^\n]*\n?", chunk))
-                if not first:
+                if bad < 0:
+                    before = len(decoder.getstate()[0])
                     try:
                         decoder.decode(chunk)
                         pending = bool(decoder.getstate()[0])
                     except UnicodeDecodeError as error:
-                        first = line + error.object.count(b"\n", 0, error.start)
-            if first and len(lines) >= SAMPLE_BYTES:
+                        bad = start - before + error.start
+            start += len(chunk)
+            if bad >= 0 and len(lines) >= SAMPLE_BYTES:
                 break
-            line += chunk.count(b"\n")
-    if not first and not pending:
+    if bad < 0 and not pending:
         return None
+    line = _line_at(path, bad if bad >= 0 else start)
     text = bytes(lines[:SAMPLE_BYTES]).decode("utf-8", "replace")
-    bad = text.count("\ufffd")
-    if sum(letter > "\x7f" for letter in text) - bad > bad:
+    damaged = text.count("\ufffd")
+    if sum(letter > "\x7f" for letter in text) - damaged > damaged:
         raise TableError(
-            f"line {first or line:,} must be text in UTF-8, as other lines are, got other bytes; "
-            "mend the line, or say the file's encoding by `data.encoding`"
+            f"line {line:,} must be text in UTF-8, as other lines are, got other bytes; mend the "
+            "line, or say the file's encoding by `data.encoding`"
         )
-    return _Sample(first or line, bytes(lines[:SAMPLE_BYTES]))
+    return _Sample(line, bytes(lines[:SAMPLE_BYTES]))
+
+
+def _line_at(path: Path, position: int) -> int:
+    """Returns the line, from 1, that a byte is in."""
+    line, start = 1, 0
+    with opened(path) as (file, _):
+        for chunk in chunks(file):
+            line += chunk.count(b"\n", 0, max(0, position - start))
+            start += len(chunk)
+            if start > position:
+                break
+    return line
 
 
 def _guess(sample: bytes) -> str:

@@ -110,7 +110,7 @@ BAD_TABLES = [
         lambda f: csv_of(small_frame())(f).with_name("tabel.csv"),
         ["did you mean `table.csv`?"],
     ),
-    Bad("unknown ending", lambda f: f / "table.xlsx", ["must end in .csv or .parquet", "xlsx"]),
+    Bad("unknown ending", lambda f: f / "table.xls", ["must end in .csv, .tsv", "xls"]),
     Bad("folder", folder_named_csv, ["must be readable"]),
     Bad("empty file", csv_text(""), ["got an empty file"]),
     Bad("header only", csv_text("a,b,target\n"), ["must have rows, got none"]),
