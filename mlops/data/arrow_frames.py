@@ -54,8 +54,8 @@ def _decoded(chunk: pa.DictionaryArray) -> pa.Array:
 
 
 def _is_level(type_: pa.DataType) -> bool:
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean)
-    kinds += (pa.types.is_integer, pa.types.is_floating)
+    of = pa.types
+    kinds = (of.is_string, of.is_large_string, of.is_boolean, of.is_integer, of.is_floating)
     return any(is_kind(type_) for is_kind in kinds)
 
 

@@ -117,7 +117,7 @@ class _Blocks:
 
 
 def _is_full(table: pa.Table) -> bool:
-    return bool(table.nbytes >= BLOCK_BYTES)
+    return bool(table.nbytes >= BLOCK_BYTES / 2)
 
 
 @contextmanager

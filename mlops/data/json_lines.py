@@ -40,7 +40,8 @@ class JsonLinesFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.schema, self.n_rows = schema_of(self._rows())
+        self.schema, n_rows = schema_of(self._rows())
+        self.n_rows: int | None = n_rows
         if not self.schema.names:
             raise TableError("the file must have rows, got none")
         check_names(self.schema.names)
@@ -50,7 +51,7 @@ class JsonLinesFile:
         schema, done = pa.schema([self.schema.field(name) for name in names]), 0
         for table in tables_of(self._rows(), schema):
             done += len(table)
-            yield table, done / max(1, self.n_rows)
+            yield table, done / max(1, self.n_rows or 0)
 
     def frame(self) -> pd.DataFrame:
         """Reads the whole table."""

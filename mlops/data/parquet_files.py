@@ -40,18 +40,19 @@ class ParquetTable:
 
     def __init__(self, path: Path) -> None:
         self._parts = parts_of(path)
-        schemas, in_file, self.n_rows = [], 0, 0
+        schemas, in_file, n_rows = [], 0, 0
         for part in self._parts:
             with _open(part) as file:
                 check_names(file.schema_arrow.names)
                 schemas.append(file.schema_arrow.remove_metadata())
                 metadata = file.metadata
-            self.n_rows += metadata.num_rows
+            n_rows += metadata.num_rows
             groups = range(metadata.num_row_groups)
             in_file += sum(metadata.row_group(group).total_byte_size for group in groups)
+        self.n_rows: int | None = n_rows
         self.schema = _common_schema(schemas, self._parts)
         # Text that repeats takes less room in the file than in memory.
-        self._row_bytes = max(1.0, in_file / max(1, self.n_rows), 8.0 * len(self.schema))
+        self._row_bytes = max(1.0, in_file / max(1, n_rows), 8.0 * len(self.schema))
 
     def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
         """Yields rows of the columns named, and the share read by then."""
@@ -62,7 +63,7 @@ class ParquetTable:
                 for batch in file.iter_batches(rows, columns=list(names), use_threads=False):
                     table = pa.Table.from_batches([batch]).select(list(names))
                     done += len(table)
-                    yield _as(table, schema), done / max(1, self.n_rows)
+                    yield _as(table, schema), done / max(1, self.n_rows or 0)
 
     def frame(self) -> pd.DataFrame:
         """Reads the whole table.

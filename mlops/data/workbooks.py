@@ -55,14 +55,15 @@ class Workbook:
         self._names, blanks = stripped(names)
         check_names(self._names)
         self.notes = (*notes, *blanks)
-        self.schema, self.n_rows = schema_of(self._rows(), self._names)
+        self.schema, n_rows = schema_of(self._rows(), self._names)
+        self.n_rows: int | None = n_rows
 
     def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
         """Yields rows of the columns named, and the share read by then."""
         schema, done = pa.schema([self.schema.field(name) for name in names]), 0
         for table in tables_of(self._rows(), schema):
             done += len(table)
-            yield table, done / max(1, self.n_rows)
+            yield table, done / max(1, self.n_rows or 0)
 
     def frame(self) -> pd.DataFrame:
         """Reads the whole table."""
