@@ -172,7 +172,7 @@ def _open(
                 strings_can_be_null=False,
                 check_utf8=False,  # it has been decoded, or looked at by `find_encoding`
             ),
-            # Measured: Arrow's own pool gives pages back and takes them again with every block, up to
+            # Measured: Arrow's own pool gives pages back and takes them again block by block, up to
             # two seconds of the system's time for 20,000,000 cells.
             memory_pool=pa.system_memory_pool(),
         )
