@@ -94,7 +94,7 @@ def _uploading(uri: str, overwrite: bool) -> Iterator[Path]:
 
 @contextmanager
 def local_copy(path: str | Path) -> Iterator[Path]:
-    """Yields a file on a disk of this machine: the file itself, or a copy for the time being.
+    """Yields a file or folder on a disk of this machine: itself, or a copy for the time being.
 
     Raises:
         FileNotFoundError: There is no such file in the object store.
@@ -106,9 +106,26 @@ def local_copy(path: str | Path) -> Iterator[Path]:
     store, key = _object_store(str(path))
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         copy = Path(folder) / Path(key).name
-        with store.open_input_stream(key) as source, copy.open("wb") as target:
-            shutil.copyfileobj(source, target)
+        for file, place in _files_of(store, key, copy):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with store.open_input_stream(file) as source, place.open("wb") as target:
+                shutil.copyfileobj(source, target)
         yield copy
+
+
+def _files_of(store: FileSystem, key: str, copy: Path) -> list[tuple[str, Path]]:
+    """Returns the file, or the files of a folder, each with the place of its copy."""
+    from pyarrow.fs import FileSelector, FileType
+
+    if store.get_file_info(key).type is not FileType.Directory:
+        return [(key, copy)]
+    found = store.get_file_info(FileSelector(key, recursive=True))
+    root = key.rstrip("/")
+    return [
+        (info.path, copy / info.path.removeprefix(f"{root}/"))
+        for info in found
+        if info.type is FileType.File
+    ]
 
 
 def remove(path: str | Path) -> None:

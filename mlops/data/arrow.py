@@ -24,14 +24,13 @@ _WITH_GAPS = {
 def pandas_column(column: pa.ChunkedArray) -> pd.Series:
     """Converts a column: whole numbers and booleans stay what they are beside gaps.
 
-    Of a dictionary only what some row has is made, once: it may be long, and its texts too.
+    Text of any kind is `str`, dictionaries are categories where pandas can have them. Of a
+    dictionary only what some row has is made, once: it may be long, and its texts too.
     """
+    column = _plain(column)
     if pa.types.is_dictionary(column.type):
-        column = pa.chunked_array([_compact(chunk) for chunk in column.chunks], column.type)
-        if pa.types.is_string_view(column.type.value_type):
-            column = column.cast(pa.dictionary(column.type.index_type, pa.large_string()))
         return column.combine_chunks().to_pandas() if column.num_chunks else column.to_pandas()
-    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
+    if pa.types.is_string(column.type):
         column = column.cast(pa.large_string())
     mapper = _WITH_GAPS.get if column.null_count else None
     return column.to_pandas(types_mapper=mapper)
@@ -61,3 +60,40 @@ def _compact(chunk: pa.DictionaryArray) -> Any:
     used = pc.unique(chunk.indices.drop_null())
     indices = pc.index_in(chunk.indices, used).cast(chunk.type.index_type)
     return pa.DictionaryArray.from_arrays(indices, chunk.dictionary.take(used))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    type_ = column.type
+    if isinstance(type_, pa.BaseExtensionType):
+        storage = [chunk.storage for chunk in column.chunks]
+        return _plain(pa.chunked_array(storage, type_.storage_type))
+    if pa.types.is_run_end_encoded(type_):
+        decoded = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return _plain(pa.chunked_array(decoded, type_.value_type))
+    if pa.types.is_dictionary(type_):
+        column = pa.chunked_array([_compact(chunk) for chunk in column.chunks], type_)
+        if _is_level(type_.value_type) and all(map(_is_sound, column.chunks)):
+            return column
+        decoded = [_decoded(chunk) for chunk in column.chunks]
+        return _plain(pa.chunked_array(decoded, type_.value_type))
+    if pa.types.is_string_view(type_):
+        return column.cast(pa.large_string())
+    if pa.types.is_binary_view(type_):
+        return column.cast(pa.large_binary())
+    return column
+
+
+def _decoded(chunk: pa.DictionaryArray) -> pa.Array:
+    return chunk.dictionary.take(chunk.indices)
+
+
+def _is_level(type_: pa.DataType) -> bool:
+    of = pa.types
+    kinds = (of.is_string, of.is_large_string, of.is_boolean, of.is_integer, of.is_floating)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _is_sound(chunk: pa.DictionaryArray) -> bool:
+    """Tells whether pandas takes the levels for categories: all different, none missing."""
+    levels = chunk.dictionary
+    return bool(levels.null_count == 0 and pc.count_distinct(levels).as_py() == len(levels))

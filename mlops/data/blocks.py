@@ -1,8 +1,7 @@
 """Tables larger than memory: read in blocks of rows, and written block by block.
 
-A block is an Arrow table: of a Parquet file the file's own types, of delimited text nothing but
-text, carried as it stands. What the cells are is for the model's columns to say, so no block and no
-file reads a cell otherwise than another.
+A block is an Arrow table, of the file's own types; a CSV file's are text, cell by cell as they are
+written. No column's type depends on the block.
 """
 
 from __future__ import annotations
@@ -13,30 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlops.data.delimited import DelimitedFile
 from mlops.data.features import Column
-from mlops.data.names import check_names
-from mlops.data.parquet import ParquetTable
-from mlops.data.sources import (
-    PARQUET_ENDINGS,
-    TEXT_ENDINGS,
-    check_path,
-    ending_of,
-    read_file,
-    readable,
-)
-from mlops.data.spelling import spelled
+from mlops.data.notes import Note
+from mlops.data.sources import check_path, readable
+from mlops.data.table_files import BLOCK_BYTES, MOST_ROWS, TableFile, open_file
 from mlops.errors import TableError
 from mlops.files import replacing
-
-BLOCK_BYTES = 2**24  # of a block, about, unless its rows are counted
-MOST_ROWS = 2**17
-SAMPLE_BYTES = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +30,7 @@ class Block:
 
     Attributes:
         first_row: Position of its first row in the table.
-        rows: The rows, in the reader's schema; except that a column of a CSV file with a cell that
-            cannot be read as its type is what pandas makes of it, for the encoder to refuse.
+        rows: The rows, in the reader's schema.
         share: How much of the file has been read, from 0 to 1.
     """
 
@@ -61,10 +45,12 @@ class TableReader(Protocol):
     Attributes:
         schema: The columns.
         n_rows: Number of rows, if it is known before all are read.
+        notes: How its file is written, where that is not usual.
     """
 
     schema: pa.Schema
     n_rows: int | None
+    notes: tuple[Note, ...]
 
     def blocks(self) -> Iterator[Block]:
         """Reads the table from its first row to its last.
@@ -73,6 +59,9 @@ class TableReader(Protocol):
             TableError: The file is damaged.
         """
 
+    def line_of(self, row: int) -> int | None:
+        """Returns the line, from 1, in which a row, from 0, begins; None if there are no lines."""
+
 
 def open_table(
     path: str | Path,
@@ -80,110 +69,55 @@ def open_table(
     *,
     only: bool = False,
     block_rows: int | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> TableReader:
-    """Opens a table to be read for a model.
+    """Opens the file of a table to be read for a model.
 
     Args:
-        path: The file.
+        path: The file, on this machine.
         columns: The model's columns; what the file lacks of them is not missed here.
         only: Read no other columns.
         block_rows: Rows of a block; by default as many as take about `BLOCK_BYTES`.
+        separator: What separates the cells of a CSV file; found by default.
+        encoding: The encoding of a CSV file; found by default.
 
     Raises:
         TableError: The file is missing, unreadable, of another kind, or names columns badly.
     """
     check_path(path)
-    path = Path(path)
-    wanted = {column.name for column in columns} if only else None
     with readable(path):
-        ending = ending_of(path)
-        if ending in TEXT_ENDINGS:
-            return _TextReader(path, wanted, block_rows)
-        if ending in PARQUET_ENDINGS:
-            return _ParquetReader(path, wanted, block_rows)
-        return _WholeReader(path, wanted, block_rows)
+        file = open_file(Path(path), separator, encoding)
+    known = {column.name for column in columns}
+    names = [name for name in file.schema.names if name in known or not only]
+    return _Blocks(path, file, names, block_rows)
 
 
-class _ParquetReader:
-    def __init__(self, path: Path, wanted: set[str] | None, block_rows: int | None) -> None:
-        self._path = path
-        self._table = ParquetTable(path)
-        schema = self._table.schema
-        check_names(schema.names)
-        self.schema = _chosen(schema, wanted)
-        self.n_rows: int | None = self._table.n_rows
-        # Text that repeats takes less room in the file than in memory.
-        self._block_rows = block_rows or _rows_of(max(self._table.bytes_a_row, 8.0 * len(schema)))
+class _Blocks:
+    def __init__(
+        self, path: str | Path, file: TableFile, names: list[str], block_rows: int | None
+    ) -> None:
+        self._path, self._file, self._block_rows = path, file, block_rows
+        self.schema = pa.schema([file.schema.field(name) for name in names])
+        self.n_rows, self.notes, self.line_of = file.n_rows, file.notes, file.line_of
 
     def blocks(self) -> Iterator[Block]:
-        first = 0
+        first, pending = 0, self.schema.empty_table()
         with readable(self._path):
-            for batch in self._table.batches(self._block_rows, self.schema.names):
-                rows = pa.Table.from_batches([batch], self.schema)
-                last = first + len(rows)
-                yield Block(first, rows, last / max(1, self.n_rows or 0))
-                first = last
+            for table, share in self._file.tables(self.schema.names):
+                pending = pa.concat_tables([pending, table]) if len(pending) else table
+                n_rows = self._block_rows or (len(pending) if _is_full(pending) else MOST_ROWS)
+                ready = len(pending) // n_rows * n_rows
+                for start in range(0, ready, n_rows):
+                    rows = pending.slice(start, n_rows).combine_chunks()
+                    yield Block(first + start, rows, share)
+                first, pending = first + ready, pending.slice(ready)
+        if len(pending):
+            yield Block(first, pending.combine_chunks(), 1.0)
 
 
-class _TextReader:
-    n_rows: int | None = None
-
-    def __init__(self, path: Path, wanted: set[str] | None, block_rows: int | None) -> None:
-        self._path = path
-        self._file = DelimitedFile(path)
-        names = [name for name in self._file.names if wanted is None or name in wanted]
-        self.schema = pa.schema([(name, pa.large_string()) for name in names])
-        self._block_rows = block_rows or _rows_of(_line_bytes(path))
-
-    def blocks(self) -> Iterator[Block]:
-        first = 0
-        with readable(self._path):
-            for batch, share in self._file.batches(self.schema.names):
-                for start in range(0, len(batch), self._block_rows):
-                    piece = batch.slice(start, self._block_rows)
-                    rows = pa.Table.from_batches([piece], self.schema)
-                    yield Block(first, rows, share)
-                    first += len(rows)
-
-
-class _WholeReader:
-    """A table of a kind that is read at once: sheets and lines of JSON."""
-
-    def __init__(self, path: Path, wanted: set[str] | None, block_rows: int | None) -> None:
-        frame = read_file(path).frame
-        names = [name for name in frame if wanted is None or name in wanted]
-        self._rows = pa.table({name: _arrow(frame[name]) for name in names})
-        self.schema = self._rows.schema
-        self.n_rows: int | None = len(frame)
-        self._block_rows = block_rows or MOST_ROWS
-
-    def blocks(self) -> Iterator[Block]:
-        n_rows = max(1, self.n_rows or 0)
-        for first in range(0, len(self._rows), self._block_rows):
-            rows = self._rows.slice(first, self._block_rows)
-            yield Block(first, rows, (first + len(rows)) / n_rows)
-
-
-def _chosen(schema: pa.Schema, wanted: set[str] | None) -> pa.Schema:
-    return pa.schema([field for field in schema if wanted is None or field.name in wanted])
-
-
-def _arrow(cells: pd.Series) -> pa.Array:
-    """Types a column of objects, as text where its cells are of several types."""
-    try:
-        return pa.array(cells.tolist())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if cell is None else spelled(cell) for cell in cells], pa.string())
-
-
-def _line_bytes(path: Path) -> float:
-    with path.open("rb") as file:
-        sample = file.read(SAMPLE_BYTES)
-    return len(sample) / max(1, sample.count(b"\n"))
-
-
-def _rows_of(row_bytes: float) -> int:
-    return int(min(MOST_ROWS, max(1, BLOCK_BYTES / max(1.0, row_bytes))))
+def _is_full(table: pa.Table) -> bool:
+    return bool(table.nbytes >= BLOCK_BYTES / 2)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Names of columns: which may be, and which one was meant."""
+"""Names of a table's columns."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from mlops.data.columns import some_of
+from mlops.data.notes import Note
 from mlops.errors import TableError
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Checks that columns have names, each its own.
+    """Checks that every column has a name of its own.
 
     Raises:
-        TableError: They have not; one line for each rule.
+        TableError: Columns have no name or the same one.
     """
     problems = []
     unnamed = [str(i + 1) for i, name in enumerate(names) if not name.strip()]
@@ -30,6 +31,23 @@ def check_names(names: Sequence[str]) -> None:
         )
     if problems:
         raise TableError(problems)
+
+
+def stripped(names: Sequence[str]) -> tuple[list[str], list[Note]]:
+    """Takes the blanks around column names away, unless two would then be the same.
+
+    Returns:
+        The names, and a note if any has changed.
+    """
+    bare = [name.strip() for name in names]
+    changed = [name for name, short in zip(names, bare, strict=True) if name != short]
+    if not changed or len(set(bare)) < len(set(names)):
+        return list(names), []
+    text = (
+        f"blanks around {len(changed)} column name(s) are left out; rename columns in the file if "
+        "they matter"
+    )
+    return bare, [Note("names_stripped", text)]
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -1,35 +1,30 @@
-"""Where tables come from: files, scikit-learn, OpenML, or generated."""
+"""Where tables come from: files of several kinds, scikit-learn, OpenML, or generated."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from mlops.data.arrow import pandas_column
-from mlops.data.delimited import DelimitedFile
-from mlops.data.names import check_names, nearest
+from mlops.data.csv_files import CsvFile
+from mlops.data.names import nearest
 from mlops.data.notes import Note
-from mlops.data.parquet import ParquetTable
-from mlops.data.sheets import read_json_lines, read_sheet
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
+from mlops.data.table_files import ENDINGS, is_table, open_file
 from mlops.errors import TableError
 from mlops.files import exists, is_uri, local_copy
 
 SKLEARN_TABLES = ("breast_cancer", "digits", "iris", "wine")
-# What a table's name may end in. Text may be compressed.
-TEXT_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip", ".zip")
-PARQUET_ENDINGS = (".parquet",)
-JSON_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-SHEET_ENDINGS = (".xlsx",)
-ENDINGS = (*TEXT_ENDINGS, *PARQUET_ENDINGS, *JSON_ENDINGS, *SHEET_ENDINGS)
+
+
+def _no_line(row: int) -> int | None:
+    return None
 
 
 @dataclass(eq=False)
@@ -37,23 +32,24 @@ class RawTable:
     """A table as read, before any check.
 
     Attributes:
-        frame: All columns; their names are text. Of delimited text
-            every cell is text, but for columns of plain numbers that need not stay so.
+        frame: All columns; their names are text. Of CSV every cell is text, but for columns of
+            plain numbers that need not stay so.
         name: Short name, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590", "synthetic:...".
         target: The column its publisher calls the target, if any.
+        notes: How its file is written, where that is not usual.
         decimal: The likelier decimal sign of its numbers.
-        notes: What was noticed about the file.
-        line_of: Returns the line of the file that a row is in, from 1; None where it has no lines.
+        line_of: Tells the line of the file, from 1, in which a row, from 0, begins; None where
+            there are no lines, or the file is gone.
     """
 
     frame: pd.DataFrame
     name: str
     source: str
     target: str | None = None
-    decimal: str = "."
     notes: tuple[Note, ...] = ()
-    line_of: Callable[[int], int | None] = field(default=lambda row: None)
+    decimal: str = "."
+    line_of: Callable[[int], int | None] = _no_line
 
     def give_columns(self) -> dict[str, Any]:
         """Returns the columns, pandas arrays by name, and keeps none of them."""
@@ -69,53 +65,31 @@ def read_file(
     encoding: str | None = None,
     is_text: Callable[[str], bool] = lambda name: True,
 ) -> RawTable:
-    """Reads a file: delimited text, Parquet or a folder of it, lines of JSON, a sheet of Excel's.
+    """Reads a table of a file: CSV all as text, what has types with them.
 
     Args:
-        path: Its path, or its URI in an object store.
-        separator: What separates cells of text; found by default.
-        encoding: The encoding of text; found by default.
-        is_text: Tells of a column of a file of text whether it must stay text, although all its
-            cells are plain numbers and gaps.
+        path: Its path, or its URI in an object store; see `table_files.ENDINGS`.
+        separator: What separates the cells of a CSV file; found by default.
+        encoding: The encoding of a CSV file; found by default.
+        is_text: Tells of a column of a CSV file whether it must stay text, although all its cells
+            are plain numbers and gaps.
 
     Raises:
         TableError: The file is missing, unreadable, empty, of another kind, or names columns badly.
     """
     with fetched(path) as local, readable(path):
-        ending = ending_of(local)
-        name = local.name[: -len(ending)]
-        if ending in TEXT_ENDINGS:
-            text = DelimitedFile(local, separator=separator, encoding=encoding)
-            frame = _frame_of(text.read(is_text))
-            target = TARGET if TARGET in frame else None
-            return RawTable(frame, name, str(path), target, text.decimal, text.notes, text.line_of)
-        notes: list[Note] = []
-        if ending in PARQUET_ENDINGS:
-            table = ParquetTable(local)
-            check_names(table.schema.names)
-            frame = table.read()
-        elif ending in JSON_ENDINGS:
-            frame = read_json_lines(local)
-        else:
-            frame, notes = read_sheet(local)
-        check_names(list(frame))
+        file = open_file(local, separator, encoding)
+        frame = file.frame(is_text) if isinstance(file, CsvFile) else file.frame()
+    name = local.with_suffix("").stem if local.suffix.lower() == ".gz" else local.stem
     target = TARGET if TARGET in frame else None
-    return RawTable(frame, name, str(path), target, notes=tuple(notes))
+    decimal = file.decimal if isinstance(file, CsvFile) else "."
 
+    def line_of(row: int) -> int | None:
+        with suppress(OSError):  # a copy of an object store's file is gone
+            return file.line_of(row)
+        return None
 
-def _frame_of(columns: dict[str, Any]) -> pd.DataFrame:
-    arrays = {
-        name: column if isinstance(column, np.ndarray) else pandas_column(column).array
-        for name, column in columns.items()
-    }
-    n_rows = len(next(iter(arrays.values()), ()))
-    return pd.DataFrame(arrays, index=pd.RangeIndex(n_rows), copy=False)
-
-
-def ending_of(path: str | Path) -> str:
-    """Returns the ending by which a table's kind is known, "" for none of them."""
-    name = Path(path).name.lower()
-    return max((end for end in ENDINGS if name.endswith(end)), key=len, default="")
+    return RawTable(frame, name, str(path), target, file.notes, decimal, line_of)
 
 
 @contextmanager
@@ -138,9 +112,9 @@ def check_path(path: str | Path) -> None:
     Raises:
         TableError: The file is missing or of another kind.
     """
-    if not ending_of(path):
+    if not is_table(path):
         raise TableError(
-            f"a table must end in one of {', '.join(ENDINGS)}, got `{path}`; convert or rename it"
+            f"a table must end in {some_endings()}, got `{path}`; convert or rename it"
         )
     with readable(path):
         is_there = exists(path)
@@ -161,10 +135,10 @@ def readable(path: str | Path) -> Iterator[None]:
         raise TableError([f"`{path}`: {problem}" for problem in error.problems]) from error
     except UnicodeDecodeError as error:
         raise TableError(
-            f"`{path}` must be text in {error.encoding}, got {error.reason} at byte {error.start}; "
-            "name another encoding with --data.encoding, or convert it"
+            f"`{path}` must be text in {error.encoding}, got other bytes: {error.reason}; say its "
+            "encoding by `data.encoding`"
         ) from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TableError(f"`{path}` must be readable, got: {reason}; check the file") from error
 
@@ -218,13 +192,18 @@ def read_synthetic(spec: SyntheticSpec) -> RawTable:
     return RawTable(make_table(spec), "synthetic", spec.describe(), TARGET)
 
 
+def some_endings() -> str:
+    """Returns the endings of tables, for an error."""
+    return f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+
+
 def _nearest_file(path: str | Path) -> str:
     if is_uri(path):
         return "; check its address"
     path = Path(path)
     if not path.parent.is_dir():
         return f"; there is no folder `{path.parent}`"
-    tables = sorted(file.name for file in path.parent.iterdir() if ending_of(file))
+    tables = sorted(file.name for file in path.parent.iterdir() if file.suffix and is_table(file))
     if not tables:
         return f"; there is no table in `{path.parent}`"
     return f"; {nearest(path.name, tables)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -37,13 +37,15 @@ class Job:
     """What is to be scored.
 
     Attributes:
-        input: The table, `.csv` or `.parquet`; a path, or a URI in an object store.
+        input: The table; a path, or a URI in an object store.
         output: The file to write, `.csv` or `.parquet`; likewise.
         model_name: The registered model.
         version: The number of a version, or an alias.
         keep_columns: Write the table's columns too, before the predictions.
         overwrite: Replace the output if there is one.
         block_rows: Rows of a block, or "auto".
+        separator: What separates the cells of a CSV file; found by default.
+        encoding: The encoding of a CSV file; found by default.
         workers: Ray's workers; 0 for threads of this process instead, one a core. "auto" is as many
             as fit the cluster, 0 without one.
         cpus_per_worker: Cores of a worker of Ray's.
@@ -57,6 +59,8 @@ class Job:
     keep_columns: bool = True
     overwrite: bool = False
     block_rows: int | Literal["auto"] = "auto"
+    separator: str | None = None
+    encoding: str | None = None
     workers: int | Literal["auto"] = "auto"
     cpus_per_worker: float = 1.0
     address: str | None = None
@@ -109,7 +113,7 @@ def _input(job: Job) -> Iterator[Path]:
     from mlops.data.sources import fetched
 
     with fetched(job.input) as source:
-        open_table(source, ())
+        open_table(source, (), separator=job.separator, encoding=job.encoding)
         yield source
 
 
@@ -178,7 +182,14 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     print(title, file=sys.stderr, flush=True)
     scorer = Scorer(model.predictor)
     block_rows = None if job.block_rows == "auto" else job.block_rows
-    table = open_table(source, scorer.columns, only=not job.keep_columns, block_rows=block_rows)
+    table = open_table(
+        source,
+        scorer.columns,
+        only=not job.keep_columns,
+        block_rows=block_rows,
+        separator=job.separator,
+        encoding=job.encoding,
+    )
     scorer.check(table.schema.names)
     kept = table.schema if job.keep_columns else None
     schema = output_schema(kept, scorer.schema, _name(model))
@@ -194,7 +205,7 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     labels, tally = Counter[str](), Tally()
     written = writing(job.output, schema, overwrite=job.overwrite)
     with written as write, RowProgress(table.n_rows) as progress:
-        for block, scored in predictions(job.input, scorer, table.blocks(), pool):
+        for block, scored in predictions(job.input, scorer, table.blocks(), pool, table.line_of):
             write(beside(block.rows, scored, schema))
             labels.update(count_labels(scored))
             tally.merge(tally_of(scored))
@@ -213,7 +224,11 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
 
 
 def predictions(
-    path: str, scorer: Scorer, blocks: Iterable[Block], pool: Pool
+    path: str,
+    scorer: Scorer,
+    blocks: Iterable[Block],
+    pool: Pool,
+    line_of: Callable[[int], int | None] = lambda row: None,
 ) -> Iterator[tuple[Block, pa.Table]]:
     """Scores the blocks of a table and yields each with its predictions, in order.
 
@@ -226,7 +241,10 @@ def predictions(
     names = [column.name for column in scorer.columns]
     for block, scored in in_order(blocks, pool, names):
         if isinstance(scored, BadRow):
-            where = f"`{path}`, row {block.first_row + scored.row + 1:,} (the first is 1)"
+            row = block.first_row + scored.row
+            line = line_of(row)
+            where = f"`{path}`, row {row + 1:,} (the first is 1)"
+            where += "" if line is None else f", line {line:,} of the file"
             raise TableError([f"{where}: {problem}" for problem in scored.problems])
         yield block, scored
 

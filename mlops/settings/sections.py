@@ -45,6 +45,26 @@ def _of_cluster_or_job_server(value: str | None) -> str | None:
     )
 
 
+def _separator(value: str | None) -> str | None:
+    value = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+    if value is None or (len(value) == 1 and value.isascii() and value not in '"\r\n\0'):
+        return value
+    raise ValueError(f"must be one character, or tab, got {value!r}; it is found if left out")
+
+
+def _encoding(value: str | None) -> str | None:
+    try:
+        "".encode(value or "utf-8")
+    except (LookupError, UnicodeError) as error:
+        raise ValueError(
+            f"must be an encoding such as utf-8, latin-1 or utf-16, got {value!r}; it is found if "
+            "left out"
+        ) from error
+    return value
+
+
+Separator = Annotated[str | None, AfterValidator(_separator)]
+Encoding = Annotated[str | None, AfterValidator(_encoding)]
 ClusterAddress = Annotated[str | None, AfterValidator(_of_cluster)]
 Address = Annotated[str | None, AfterValidator(_of_cluster_or_job_server)]
 
@@ -87,16 +107,12 @@ class SyntheticSettings(Section):
 class DataSettings(Section):
     """Where the table comes from: a file, scikit-learn, OpenML, or else a synthetic one."""
 
-    path: str | None = Field(None, description="your table: .csv, .parquet, .xlsx, .jsonl, ...")
+    path: str | None = Field(
+        None, description="your table: .csv, .tsv, .parquet, .jsonl, .xlsx, .csv.gz or .zip"
+    )
     target: str | None = Field(None, description="the column to predict")
     test_path: str | None = Field(
         None, description="a test table of its own; else a share of the rows is split off"
-    )
-    separator: str | None = Field(
-        None, min_length=1, max_length=1, description="between cells of text; found by default"
-    )
-    encoding: str | None = Field(
-        None, description="of text, such as utf-8 or cp1252; found by default"
     )
     sklearn: Literal["breast_cancer", "wine", "digits", "iris"] | None = Field(
         None, description="a table that comes with scikit-learn"
@@ -105,6 +121,12 @@ class DataSettings(Section):
     strict: bool = Field(
         False,
         description="refuse a table about which there is something to note but what you asked for",
+    )
+    separator: Separator = Field(
+        None, description="what separates the cells of a CSV file, or tab; found by default"
+    )
+    encoding: Encoding = Field(
+        None, description="encoding of a CSV file, such as latin-1; found by default"
     )
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
@@ -143,6 +165,12 @@ class DataSettings(Section):
             )
         if self.path is not None and self.target is None:
             raise ValueError("must name the column to predict, got none; add --data.target COLUMN")
+        for name in ("separator", "encoding"):
+            if getattr(self, name) is not None and self.path is None:
+                raise ValueError(
+                    f"{name} must come with a file, got {getattr(self, name)!r} alone; add "
+                    "--data.path FILE"
+                )
         if self.test_path is not None and self.path is None:
             raise ValueError(
                 "test_path must come with a training table, got no path; add --data.path FILE"

@@ -14,7 +14,14 @@ from pydantic import (
 )
 
 from mlops.errors import SettingsError
-from mlops.settings.sections import Auto, ClusterAddress, Section, TrackingSettings
+from mlops.settings.sections import (
+    Auto,
+    ClusterAddress,
+    Encoding,
+    Section,
+    Separator,
+    TrackingSettings,
+)
 
 # HAProxy counts in milliseconds.
 Seconds = Annotated[float, Field(ge=0.01, le=86_400, allow_inf_nan=False)]
@@ -82,8 +89,16 @@ class AppSettings(ServeSettings):
 class PredictSettings(Section):
     """Settings of the job predict."""
 
-    input: str = Field("data/synthetic.parquet", description="table to score, .parquet or .csv")
+    input: str = Field(
+        "data/synthetic.parquet", description="table to score, of any kind that tune reads"
+    )
     output: str = Field("data/scored.parquet", description="file to write, .parquet or .csv")
+    separator: Separator = Field(
+        None, description="what separates the cells of a CSV file, or tab; found by default"
+    )
+    encoding: Encoding = Field(
+        None, description="encoding of a CSV file, such as latin-1; found by default"
+    )
     alias: str = Field("champion", description="which version: the one this alias points to")
     version: PositiveInt | None = Field(
         None, description="which version: the one of this number, whatever the alias"

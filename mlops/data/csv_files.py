@@ -1,0 +1,304 @@
+"""CSV files, read as text: a cell is what is written, "" if nothing is; no cell is missing."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from mlops.data.csv_rows import (
+    OPEN_LINES,
+    find_fault,
+    first_lines_of_rows,
+    is_open_quote,
+    open_quote_problem,
+)
+from mlops.data.dialects import find_dialect
+from mlops.data.opening import CHUNK_BYTES, chunks, opened
+from mlops.data.plain import PlainNumbers
+from mlops.errors import TableError
+
+# Bytes that Arrow parses at a time; a row must fit, so that more are tried where one does not.
+PARSE_BYTES = (CHUNK_BYTES, 2**25, 2**30)
+
+
+class CsvFile:
+    """A CSV file.
+
+    Its rows are read anew at each call, so that little of it is in memory.
+
+    Args:
+        path: The file; it may be gzipped or in a zip archive.
+        separator: What separates cells, if it is known.
+        encoding: The file's encoding, if it is known.
+
+    Attributes:
+        schema: The columns, all of text.
+        n_rows: None: it is known once all are read.
+        notes: How the file is written, where that is not usual.
+
+    Raises:
+        TableError: The file is empty, or columns have no name or the same one.
+    """
+
+    n_rows: int | None = None
+
+    def __init__(
+        self, path: Path, separator: str | None = None, encoding: str | None = None
+    ) -> None:
+        self._path = path
+        self._dialect = find_dialect(path, separator, encoding)
+        self.schema = pa.schema([(name, pa.string()) for name in self._dialect.names])
+        self.notes = self._dialect.notes
+
+    def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
+        """Reads the rows from first to last.
+
+        Args:
+            names: The columns to read.
+
+        Yields:
+            Rows, and what share of the file has been read by then.
+
+        Raises:
+            TableError: A row has more or fewer cells than the header, or a quote is left open.
+        """
+        return self._tables(names, pa.string())
+
+    @property
+    def decimal(self) -> str:
+        """The likelier decimal sign of its numbers."""
+        return "," if self._dialect.separator == ";" else "."
+
+    def frame(self, is_text: Callable[[str], bool] = lambda name: True) -> pd.DataFrame:
+        """Reads the whole table, its columns of the dtype `str`.
+
+        Args:
+            is_text: Tells of a column whether it must stay text. Another one is of float64 if all
+                its cells are plain numbers and gaps, which takes a third of the memory.
+
+        Raises:
+            TableError: As for `tables`.
+        """
+        names = self._dialect.names
+        numbers = {name: PlainNumbers() for name in names if not is_text(name)}
+        texts: dict[str, list[pa.Array]] = {name: [] for name in names if name not in numbers}
+        again = set()
+        for table, _ in self._tables(names, pa.large_string()):
+            for name in names:
+                if name in texts:
+                    texts[name] += table[name].chunks
+                elif name in numbers and not numbers[name].add(table[name]):
+                    if numbers[name].is_empty:
+                        texts[name] = list(table[name].chunks)
+                    else:
+                        again.add(name)
+                    del numbers[name]
+        again |= {name for name, column in numbers.items() if column.are_codes}
+        if again:
+            # They began like numbers: their first cells are read once more.
+            texts |= {name: [] for name in again}
+            for table, _ in self._tables(sorted(again), pa.large_string()):
+                for name in again:
+                    texts[name] += table[name].chunks
+        columns = {
+            name: _text_column(texts.pop(name)) if name in texts else numbers[name].all()
+            for name in names
+        }
+        return pd.DataFrame(columns, copy=False)
+
+    def line_of(self, row: int) -> int | None:
+        """Returns the line of the file, from 1, in which a row, from 0, begins."""
+        return self._lines_of_rows[row]
+
+    @cached_property
+    def _lines_of_rows(self) -> Sequence[int]:
+        return first_lines_of_rows(self._path, self._dialect)
+
+    def _tables(self, names: Sequence[str], text: pa.DataType) -> Iterator[tuple[pa.Table, float]]:
+        done = 0
+        for size in PARSE_BYTES:
+            try:
+                rows = 0
+                for table, share in self._parsed(size, text):
+                    fresh = table.slice(max(0, done - rows))
+                    rows += len(table)
+                    if len(fresh):
+                        done = rows
+                        yield fresh.select(list(names)), share
+                return
+            except pa.ArrowInvalid as error:
+                if "straddling" in str(error) and size != PARSE_BYTES[-1]:
+                    continue
+                problem = find_fault(self._path, self._dialect)
+                raise TableError(problem or str(error).splitlines()[0]) from error
+
+    def _parsed(self, size: int, text: pa.DataType) -> Iterator[tuple[pa.Table, float]]:
+        places = [str(i) for i in range(self._dialect.width)]
+        with opened(self._path) as (file, raw):
+            on_disk = max(1, self._path.stat().st_size)
+            stream = _Utf8(file, self._dialect.encoding, self._dialect.separator)
+            stream.skip(self._dialect.head)
+            first = 0
+            for batch in _open(stream, size, places, self._dialect.separator, text):
+                if not len(batch):
+                    continue
+                self._check(batch, first, stream)
+                first += len(batch)
+                kept = batch.columns[: len(self._dialect.names)]
+                share = min(1.0, raw.tell() / on_disk)
+                yield pa.table(kept, self._dialect.names), share
+            # Arrow takes the end of the file for the end of a quote.
+            if stream.quotes % 2 and (problem := find_fault(self._path, self._dialect)):
+                raise TableError(problem)
+
+    def _check(self, batch: pa.RecordBatch, first: int, stream: _Utf8) -> None:
+        """Checks what Arrow does not: columns left out for being empty, and quotes left open."""
+        for place in range(len(self._dialect.names), self._dialect.width):
+            lengths = pc.utf8_length(pc.utf8_trim_whitespace(batch.column(place)))
+            row = pc.index(pc.greater(lengths, 0), True).as_py()
+            if row >= 0:
+                raise TableError(
+                    f"line {self.line_of(first + row):,} must have as many cells as the header "
+                    f"has names, {len(self._dialect.names)}, got one for column {place + 1}; name "
+                    "every column"
+                )
+        if not stream.quotes:
+            return
+        for column in batch.columns:
+            breaks = pc.count_substring(column, "\n")
+            if (pc.max(breaks).as_py() or 0) + 1 < OPEN_LINES:
+                continue
+            for row in pc.indices_nonzero(pc.greater_equal(breaks, OPEN_LINES - 1)).to_pylist():
+                if is_open_quote(column[row].as_py(), self._dialect):
+                    line = self.line_of(first + row) or 0
+                    raise TableError(open_quote_problem(line, breaks[row].as_py() + 1))
+
+
+def _text_column(chunks: list[pa.Array]) -> pd.Series:
+    text = pa.chunked_array(chunks, pa.large_string())
+    return pd.Series(pd.array(text, dtype="str"), copy=False)
+
+
+def _open(
+    stream: _Utf8, size: int, places: list[str], separator: str, text: pa.DataType
+) -> Iterator[pa.RecordBatch]:
+    try:
+        # Threads would read ahead; and a parser of one thread costs a tenth less.
+        batches = pa.csv.open_csv(
+            pa.PythonFile(stream, mode="r"),
+            read_options=pa.csv.ReadOptions(
+                column_names=places, block_size=size, use_threads=False
+            ),
+            parse_options=pa.csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=dict.fromkeys(places, text),
+                strings_can_be_null=False,
+                check_utf8=False,  # it has been decoded, or looked at by `find_encoding`
+            ),
+            # Measured: Arrow's own pool gives pages back and takes them again block by block, up to
+            # two seconds of the system's time for 20,000,000 cells.
+            memory_pool=pa.system_memory_pool(),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):
+            return
+        raise
+    yield from batches
+
+
+class _Utf8(io.RawIOBase):
+    """A file's text as UTF-8, without blanks between a separator and a quote.
+
+    Attributes:
+        quotes: How many quotes have been read.
+    """
+
+    def __init__(self, file: BinaryIO, encoding: str, separator: str) -> None:
+        self._chunks = chunks(file)
+        is_utf8 = encoding in ("utf-8", "utf-8-sig")
+        self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
+        self._blanks = re.compile(b"(?<=[" + re.escape(separator.encode()) + rb'\r\n]) +(?=")')
+        self._before_blanks = (b" ", b"\r", b"\n", separator.encode())
+        self._ready = b""
+        self._carried = b""
+        self.quotes = 0
+        if is_utf8:
+            self._chunks = _without_mark(self._chunks)
+
+    def readable(self) -> bool:
+        return True
+
+    def skip(self, characters: int) -> None:
+        """Skips the head of the file; called once, before the first read."""
+        head = b""
+        while True:
+            try:
+                if len(head.decode("utf-8")) >= characters:
+                    break
+            except UnicodeDecodeError:
+                pass  # a character is cut
+            more = self._next()
+            if not more:
+                break
+            head += more
+        text = head.decode("utf-8", "surrogateescape")
+        self._carried = text[characters:].encode("utf-8", "surrogateescape")
+
+    def read(self, size: int = -1) -> bytes:
+        size = CHUNK_BYTES if size < 0 else size
+        # Arrow takes what comes for a block: one much too short would never hold a long row, and
+        # to fill it to the last byte would copy all of the text.
+        while len(self._ready) <= size // 2 and (chunk := self._tidied()) is not None:
+            self._ready = self._ready + chunk if self._ready else chunk
+        if len(self._ready) <= size:
+            given, self._ready = self._ready, b""
+        else:
+            given, self._ready = self._ready[:size], self._ready[size:]
+        return given
+
+    def _next(self) -> bytes:
+        """Returns more of the text, nothing at its end."""
+        for chunk in self._chunks:
+            if self._decoder is None:
+                return chunk
+            if text := self._decoder.decode(chunk):
+                return text.encode()
+        if self._decoder is not None:
+            decoder, self._decoder = self._decoder, None
+            return decoder.decode(b"", final=True).encode()
+        return b""
+
+    def _tidied(self) -> bytes | None:
+        more = self._next()
+        chunk, self._carried = self._carried + more if self._carried else more, b""
+        if not chunk:
+            return None
+        # What blanks may follow is kept back until it is known what comes after them.
+        if more and chunk.endswith(self._before_blanks):
+            cut = max(0, len(chunk.rstrip(b" ")) - 1)
+            chunk, self._carried = chunk[:cut], chunk[cut:]
+        if b'"' not in chunk:
+            return chunk
+        kept, place = [], 0
+        for blanks in self._blanks.finditer(chunk):
+            self.quotes += chunk.count(b'"', place, blanks.start())
+            is_quoted = self.quotes % 2
+            kept.append(chunk[place : blanks.end() if is_quoted else blanks.start()])
+            place = blanks.end()
+        self.quotes += chunk.count(b'"', place)
+        return b"".join([*kept, chunk[place:]]) if kept else chunk
+
+
+def _without_mark(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    yield next(pieces, b"").removeprefix(codecs.BOM_UTF8)
+    yield from pieces
