@@ -136,7 +136,10 @@ def test_a_table_of_an_object_store_is_the_one_of_a_disk(
     [
         ("{bucket}/none.csv", "must be an existing file, got `{bucket}/none.csv`; check its addr"),
         ("s3://no-such-bucket/t.csv", "must be an existing file, got `s3://no-such-bucket/t.csv`"),
-        ("{bucket}/t.xlsx", "must end in .csv or .parquet, got `{bucket}/t.xlsx`"),
+        (
+            "{bucket}/t.xls",
+            "must end in one of .csv, .tsv",
+        ),
         ("ftp://host/t.csv", "begins with none of s3://, gs:// and abfss://"),
         ("file:///t.csv", "given without file://"),
         ("s3:///t.csv", "`s3:///t.csv`"),

@@ -25,8 +25,8 @@ from pandas.api.types import (
 )
 
 from mlops.data.dates import as_seconds
-from mlops.data.numbers import NumberFormat, cast_plain, read_column, read_text
-from mlops.data.spelling import EXACT_DOUBLE, EXACT_SINGLE, spelled
+from mlops.data.numbers import NumberFormat, read_column, read_text
+from mlops.data.spelling import EXACT_SINGLE, spelled
 from mlops.errors import TableError
 
 Kind = Literal["numeric", "categorical", "date"]
@@ -199,18 +199,13 @@ def plain_numbers(values: Any, *, with_codes: bool) -> np.ndarray | None:
         NaN for a gap: [N] float64. None where there is anything else, no number at all, or one so
         long that it may not be read as a number.
     """
-    import pyarrow.compute as pc
+    from mlops.data.plain import PlainNumbers
 
-    texts = _arrow(values)
-    numbers = cast_plain(texts)
-    if numbers is None or np.isnan(numbers).all() or np.nanmax(np.abs(numbers)) >= EXACT_DOUBLE:
+    column = PlainNumbers()
+    if not column.add(_arrow(values)) or (column.are_codes and not with_codes):
         return None
-    if not with_codes and not np.any(numbers != np.floor(numbers), where=~np.isnan(numbers)):
-        # Fractions are no codes. Few numbers start so, and a pattern takes long.
-        zeros = pc.filter(texts, pc.starts_with(texts, "0"))
-        if pc.any(pc.match_substring_regex(zeros, "^0[0-9]")).as_py():
-            return None
-    return numbers
+    numbers = column.all()
+    return None if np.isnan(numbers).all() else numbers
 
 
 def _arrow(values: Any) -> Any:

@@ -243,6 +243,8 @@ def read_column(
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from mlops.data.plain import cast_plain
+
     if form == PLAIN:
         numbers = cast_plain(texts)
         if numbers is not None:
@@ -260,21 +262,6 @@ def read_column(
         odd.append(first + np.flatnonzero(np.append(is_odd, False)[codes]))
         first = last
     return numbers, np.concatenate(odd) if odd else np.array([], dtype=np.int64)
-
-
-def cast_plain(texts: Any) -> np.ndarray | None:
-    """Reads plain numbers and gaps, all at once; None where there is anything else."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    gaps = pa.array(["", "NA", "NaN", "nan", "?", "null", "NULL", "None", "N/A"], texts.type)
-    for prepare in (lambda: texts, lambda: pc.if_else(pc.is_in(texts, gaps), None, texts)):
-        try:
-            numbers: np.ndarray = pc.cast(prepare(), pa.float64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid:
-            continue
-        return None if np.isinf(numbers).any() else np.array(numbers)
-    return None
 
 
 def read_all(

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mlops.data.arrow import pandas_frame
+from mlops.data.arrow import pandas_column
 from mlops.data.delimited import DelimitedFile
 from mlops.data.names import check_names, nearest
 from mlops.data.notes import Note
@@ -36,7 +37,8 @@ class RawTable:
     """A table as read, before any check.
 
     Attributes:
-        frame: All columns; their names are text. Of delimited text every cell is text.
+        frame: All columns; their names are text. Of delimited text
+            every cell is text, but for columns of plain numbers that need not stay so.
         name: Short name, such as "phoneme".
         source: Where it came from: a path, "sklearn:digits", "openml:1590", "synthetic:...".
         target: The column its publisher calls the target, if any.
@@ -61,7 +63,11 @@ class RawTable:
 
 
 def read_file(
-    path: str | Path, *, separator: str | None = None, encoding: str | None = None
+    path: str | Path,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    is_text: Callable[[str], bool] = lambda name: True,
 ) -> RawTable:
     """Reads a file: delimited text, Parquet or a folder of it, lines of JSON, a sheet of Excel's.
 
@@ -69,6 +75,8 @@ def read_file(
         path: Its path, or its URI in an object store.
         separator: What separates cells of text; found by default.
         encoding: The encoding of text; found by default.
+        is_text: Tells of a column of a file of text whether it must stay text, although all its
+            cells are plain numbers and gaps.
 
     Raises:
         TableError: The file is missing, unreadable, empty, of another kind, or names columns badly.
@@ -78,7 +86,7 @@ def read_file(
         name = local.name[: -len(ending)]
         if ending in TEXT_ENDINGS:
             text = DelimitedFile(local, separator=separator, encoding=encoding)
-            frame = pandas_frame(text.read())
+            frame = _frame_of(text.read(is_text))
             target = TARGET if TARGET in frame else None
             return RawTable(frame, name, str(path), target, text.decimal, text.notes, text.line_of)
         notes: list[Note] = []
@@ -93,6 +101,15 @@ def read_file(
         check_names(list(frame))
     target = TARGET if TARGET in frame else None
     return RawTable(frame, name, str(path), target, notes=tuple(notes))
+
+
+def _frame_of(columns: dict[str, Any]) -> pd.DataFrame:
+    arrays = {
+        name: column if isinstance(column, np.ndarray) else pandas_column(column).array
+        for name, column in columns.items()
+    }
+    n_rows = len(next(iter(arrays.values()), ()))
+    return pd.DataFrame(arrays, index=pd.RangeIndex(n_rows), copy=False)
 
 
 def ending_of(path: str | Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from mlops.data.notes import Note
 from mlops.data.reading import Reading, Wish, read_column, wish_for
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import SplitSpec, split_rows
-from mlops.data.synthetic import SyntheticSpec
+from mlops.data.synthetic import TARGET, SyntheticSpec
 from mlops.errors import InputError, TableError
 
 
@@ -92,11 +92,13 @@ def load_parts(
     validation_fraction: float = 0.16,
     test_fraction: float = 0.2,
     wishes: Mapping[str, Wish] | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> Parts:
     """Reads a table, checks it, and splits it, see `mlops.data.split`.
 
     Args:
-        path: A CSV or Parquet file.
+        path: A file, see `mlops.data.sources`.
         target: The column to predict; the default is the publisher's choice, for a file `target`.
         test_path: A file that is the test part. The validation part then is the same share of the
             other rows that it would be without: validation_fraction / (1 - test_fraction).
@@ -110,6 +112,8 @@ def load_parts(
         validation_fraction: Share of all rows for validation.
         test_fraction: Share of all rows for the test.
         wishes: What the user says of columns, by name or pattern.
+        separator: What separates the cells of files of text; found by default.
+        encoding: Their encoding; found by default.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
@@ -117,8 +121,15 @@ def load_parts(
     """
     spec = SplitSpec(split_seed, group, time, validation_fraction, test_fraction)
     _check_arguments([path, sklearn, openml, synthetic], spec)
-    raw = _read(path, sklearn, openml, synthetic)
-    test_raw = None if test_path is None else read_file(test_path)
+    kept = {target or TARGET, group}
+
+    def is_text(name: str) -> bool:
+        return name.strip() in kept or wish_for(name, wishes or {}) in ("categorical", "date")
+
+    def read(file: str | Path, is_text: Callable[[str], bool]) -> RawTable:
+        return read_file(file, separator=separator, encoding=encoding, is_text=is_text)
+
+    raw = _read(sklearn, openml, synthetic) if path is None else read(path, is_text)
     target = _target_of(raw, target)
     _check_split_columns(raw, target, spec)
     columns = tuple(map(str, raw.frame))  # it is taken apart below
@@ -127,16 +138,18 @@ def load_parts(
     if group is not None and wish_for(group, wishes or {}) is None:
         wishes = {**(wishes or {}), group: "drop"}
 
-    table = check_table(raw, target, 3 if test_raw is None else 2, wishes)
+    table = check_table(raw, target, 3 if test_path is None else 2, wishes)
     tables = [table]
-    if test_raw is not None:
+    if test_path is not None:
+        numeric = {reading.name for reading in table.readings if reading.kind == "numeric"}
+        test_raw = read(test_path, lambda name: name.strip() not in numeric)
         tables.append(check_test_table(test_raw, target, table))
     _raise_if([problem for checked in tables for problem in checked.problems])
 
     rows, split_notes = split_rows(
         table.identity,
         table.codes,
-        spec if test_raw is None else spec.beside_test_file(),
+        spec if test_path is None else spec.beside_test_file(),
         group=groups,
         time=None if times is None else times.rename(time),
         line_of=lambda row: raw.line_of(row) or row + 1,
@@ -178,14 +191,7 @@ def _without_empty(table: CheckedTable, rows: np.ndarray) -> tuple[CheckedTable,
     return replace(table, readings=kept), notes
 
 
-def _read(
-    path: str | Path | None,
-    sklearn: str | None,
-    openml: int | None,
-    synthetic: SyntheticSpec | None,
-) -> RawTable:
-    if path is not None:
-        return read_file(path)
+def _read(sklearn: str | None, openml: int | None, synthetic: SyntheticSpec | None) -> RawTable:
     if sklearn is not None:
         return read_sklearn(sklearn)
     if openml is not None:

@@ -87,10 +87,16 @@ class SyntheticSettings(Section):
 class DataSettings(Section):
     """Where the table comes from: a file, scikit-learn, OpenML, or else a synthetic one."""
 
-    path: str | None = Field(None, description="your table, .csv or .parquet")
+    path: str | None = Field(None, description="your table: .csv, .parquet, .xlsx, .jsonl, ...")
     target: str | None = Field(None, description="the column to predict")
     test_path: str | None = Field(
         None, description="a test table of its own; else a share of the rows is split off"
+    )
+    separator: str | None = Field(
+        None, min_length=1, max_length=1, description="between cells of text; found by default"
+    )
+    encoding: str | None = Field(
+        None, description="of text, such as utf-8 or cp1252; found by default"
     )
     sklearn: Literal["breast_cancer", "wine", "digits", "iris"] | None = Field(
         None, description="a table that comes with scikit-learn"

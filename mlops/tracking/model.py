@@ -63,6 +63,7 @@ CODE = (
     "data/levels",
     "data/notes",
     "data/numbers",
+    "data/plain",
     "data/reading",
     "data/spelling",
     "nn/__init__",

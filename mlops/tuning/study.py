@@ -7,6 +7,7 @@ import importlib
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
@@ -232,9 +233,11 @@ def _load(data: DataSettings) -> Parts:
 
 def _title(plan: Plan, parts: Parts) -> str:
     rows = len(parts.train) + len(parts.validation) + len(parts.test)
-    columns = parts.train.table.shape[1]
+    counts = Counter(reading.kind for reading in parts.readings)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
     return (
-        f"{plan.name}: {parts.name}, {rows:,} rows, {columns} columns, {len(parts.classes)} classes"
+        f"{plan.name}: {parts.name}, {rows:,} rows, {len(parts.readings)} columns ({kinds}), "
+        f"{len(parts.classes)} classes"
     )
 
 

@@ -63,7 +63,7 @@ def test_tune_reports_on_stderr_and_answers_with_one_json_line(
     assert (folder / "mlruns").is_dir()
     lines = done.stderr.splitlines()
     assert lines[0] == "starting Ray"
-    assert "1,000 rows, 20 columns, 2 classes" in lines[1]
+    assert "1,000 rows, 20 columns (20 numeric), 2 classes" in lines[1]
     assert lines[-2].startswith("3/3 trials · best val_accuracy")
     assert lines[-1].startswith("test accuracy 0.")
     assert "mlp version 1 in sqlite:///" in lines[-1]

@@ -282,6 +282,9 @@ def check_table(
     encoder = FeatureEncoder.fit(trained)
     expected = encoder.transform(raw, tally=Tally())
     assert encoder.transform(trained).tobytes() == expected.tobytes()
+    if not singles:
+        at_once = read_file(whole, is_text=lambda name: False).frame
+        assert FeatureEncoder.fit(at_once) == encoder, "numbers that are read at once"
 
     n_rows = len(columns[0])
     chosen = data.draw(st.lists(st.integers(0, n_rows - 1), min_size=1, max_size=4), "rows")
