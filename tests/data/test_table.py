@@ -16,6 +16,7 @@ import pytest
 from mlops.data.dataset import encode, fit_encoder
 from mlops.data.encoders import CategoricalColumn
 from mlops.data.reading import Wish
+from mlops.data.sources import read_file
 from mlops.data.synthetic import SyntheticSpec
 from mlops.data.table import Parts, load_parts
 from mlops.errors import InputError, TableError
@@ -676,3 +677,13 @@ def test_adult_with_its_official_test_file() -> None:
     assert (workclass.name, workclass.missing) == ("workclass", True)
     assert "?" not in workclass.levels
     assert np.isfinite(encoder.transform(parts.test.frame)).all()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_line_longer_than_a_cell_may_be_is_read(suffix: str, tmp_path: Path) -> None:
+    """The names of a wide table, taken for one cell: for Python's csv it is too long."""
+    names = [f"{'x' * 95}{i:05d}" for i in range(1500)]
+    frame = pd.DataFrame(np.zeros((3, len(names)), dtype=np.int64), columns=names)
+    path = tmp_path / f"wide.{suffix}"
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    assert list(read_file(path).frame) == names

@@ -202,3 +202,25 @@ def test_thousands_of_classes_are_recorded(n_classes: int, store: Store, tmp_pat
     else:
         assert document["counts"] == [[i, i, 1] for i in range(n_classes)]
         assert codes == ["matrix_shortened"]
+
+
+def test_dates_are_text_in_what_is_recorded_of_a_model(sqlite_store: Store, tmp_path: Path) -> None:
+    from mlflow.models import Model
+
+    when = pd.date_range("2024-01-01T10:00", periods=24, freq="31h").to_series(index=range(24))
+    lasted = pd.to_timedelta(np.arange(24) * 1.5, unit="s")
+    table, readings = read(pd.DataFrame({"when": when, "lasted": lasted}))
+    part = Part(table, np.arange(24), np.arange(24) % 2)
+    parts = replace(wide_parts(["a"]), train=part, validation=part, test=part, readings=readings)
+    _, logged = record(sqlite_store, replace(parts, columns=("when", "lasted", "y")), tmp_path)
+    found = registry.load_version(sqlite_store, "mlp", logged["model"]["version"])
+    assert found.card["sample"]["rows"][0]["when"] == "2024-01-01T10:00:00"
+    place = sqlite_store.client.get_model_version_download_uri("mlp", "1")
+    model = Model.load(place)
+    assert model.metadata["columns"] == {"when": "date", "lasted": "numeric"}
+    example = model.load_input_example(place)
+    assert example["when"][0] == "2024-01-01T10:00:00"
+    assert list(example["lasted"][:3]) == [0.0, 1.5, 3.0]
+    np.testing.assert_array_equal(
+        found.predictor.probabilities(example), found.predictor.probabilities(table.head(5))
+    )

@@ -17,10 +17,10 @@ from mlops.tuning.study import _load
 @pytest.fixture
 def noted(tmp_path: Path) -> DataSettings:
     """A table with a column of one value, and an odd cell in another."""
-    numbers = np.random.default_rng(0).normal(size=60).round(3).astype(str)
+    numbers = np.random.default_rng(0).normal(size=600).round(3).astype(str)
     numbers[20] = "n. a. (secret)"
-    frame = pd.DataFrame({"x": numbers, "same": "a", "y": ["no", "yes", "no"] * 20})
-    frame["z"] = np.cos(np.arange(60))
+    frame = pd.DataFrame({"x": numbers, "same": "a", "y": ["no", "yes", "no"] * 200})
+    frame["z"] = np.random.default_rng(1).normal(size=600).round(3)
     frame.to_csv(tmp_path / "t.csv", index=False)
     return DataSettings(path=str(tmp_path / "t.csv"), target="y")
 
