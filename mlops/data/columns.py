@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pandas.api.types import (
     infer_dtype,
     is_bool_dtype,
@@ -26,6 +28,7 @@ from pandas.api.types import (
 
 from mlops.data.dates import as_seconds
 from mlops.data.numbers import NumberFormat, read_column, read_text
+from mlops.data.plain import PlainNumbers
 from mlops.data.spelling import EXACT_SINGLE, spelled
 from mlops.errors import TableError
 
@@ -174,9 +177,6 @@ def _typed(values: Any, single: bool) -> tuple[np.ndarray, np.ndarray]:
     short = is_float_dtype(values.dtype) and values.dtype.itemsize < 8
     if short and not single:
         # Short floats are what they are written as: float32's 0.1 is 0.1.
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         floats = values.to_numpy(dtype=np.float32, na_value=np.nan)
         whole = (np.abs(floats) < EXACT_SINGLE) & (floats == np.floor(floats))
         numbers = floats.astype(np.float64)
@@ -199,8 +199,6 @@ def plain_numbers(values: Any, *, with_codes: bool) -> np.ndarray | None:
         NaN for a gap: [N] float64. None where there is anything else, no number at all, or one so
         long that it may not be read as a number.
     """
-    from mlops.data.plain import PlainNumbers
-
     column = PlainNumbers()
     if not column.add(_arrow(values)) or (column.are_codes and not with_codes):
         return None
@@ -209,8 +207,6 @@ def plain_numbers(values: Any, *, with_codes: bool) -> np.ndarray | None:
 
 
 def _arrow(values: Any) -> Any:
-    import pyarrow as pa
-
     return pa.array(values, from_pandas=True)
 
 

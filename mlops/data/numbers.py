@@ -10,8 +10,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlops.data.dates import read_duration
+from mlops.data.plain import cast_plain
 from mlops.data.spelling import is_code, is_gap, number_in, tidy, truth_in
 
 CURRENCIES = frozenset("$€£¥₹₽₩₺₴฿") | {"USD", "EUR", "GBP", "CHF", "JPY", "CAD", "AUD", "SEK"}
@@ -240,11 +243,6 @@ def read_column(
         The numbers, NaN for a gap and for what is no number: [N] float64; and the positions of the
         latter: [M] int64.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from mlops.data.plain import cast_plain
-
     if form == PLAIN:
         numbers = cast_plain(texts)
         if numbers is not None:

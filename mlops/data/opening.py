@@ -65,9 +65,9 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             yield raw, raw
 
 
-def chunks(file: BinaryIO) -> Iterator[bytes]:
-    """Reads a file to its end, `CHUNK_BYTES` at a time."""
-    while chunk := file.read(CHUNK_BYTES):
+def chunks(file: BinaryIO, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Reads a file to its end, some bytes at a time."""
+    while chunk := file.read(size):
         yield chunk
 
 

@@ -33,11 +33,13 @@ class PlainNumbers:
         numbers = cast_plain(texts)
         if numbers is None:
             return False
-        known = ~np.isnan(numbers)
-        if known.any() and np.max(np.abs(numbers), where=known, initial=0.0) >= EXACT_DOUBLE:
+        # Not of NaN, if there is any other.
+        least, most = np.fmin.reduce(numbers, initial=0.0), np.fmax.reduce(numbers, initial=0.0)
+        if max(most, -least) >= EXACT_DOUBLE:
             return False
         if not self._has_fractions:
-            self._has_fractions = bool(np.any(numbers != np.floor(numbers), where=known))
+            known = numbers[~np.isnan(numbers)]
+            self._has_fractions = bool((known != np.floor(known)).any())
         if not (self._has_fractions or self._has_codes):
             # Few numbers start so, and a pattern takes long.
             zeros = pc.filter(texts, pc.starts_with(texts, "0"))
@@ -69,13 +71,17 @@ def cast_plain(texts: Any) -> np.ndarray | None:
     Returns:
         NaN for a gap: [N] float64.
     """
-    gaps = pa.array(_GAPS, texts.type)
-    for prepare in (lambda: texts, lambda: pc.if_else(pc.is_in(texts, gaps), None, texts)):
+    for prepare in (lambda: texts, lambda: _without_gaps(texts)):
         try:
-            numbers: np.ndarray = pc.cast(prepare(), pa.float64()).to_numpy(zero_copy_only=False)
+            cast = pc.cast(prepare(), pa.float64())
+            numbers: np.ndarray = cast.to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
             continue
         if np.isinf(numbers).any():
             return None
         return numbers if numbers.flags.writeable else numbers.copy()
     return None
+
+
+def _without_gaps(texts: Any) -> Any:
+    return pc.if_else(pc.is_in(texts, pa.array(_GAPS, texts.type)), None, texts)

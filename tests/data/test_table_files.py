@@ -362,7 +362,7 @@ TYPES: dict[str, tuple[pa.Array, list[Any]]] = {
     "string_view": (pa.array(["a", "b"], pa.string_view()), ["a", "b"]),
     "large_string": (pa.array(["a", "b"], pa.large_string()), ["a", "b"]),
     "dictionary of text": (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
-    "of decimals": (pa.array([Decimal("1.5"), Decimal(2)]).dictionary_encode(), [1.5, 2]),
+    "of decimals": (pa.array([Decimal("1.5"), Decimal(2)]).dictionary_encode(), [1.5, 2.0]),
     "decimals": (pa.array([Decimal(10**24), Decimal(1)]), [Decimal(10**24), 1]),
     "long whole numbers with a gap": (pa.array([2**60 + 1, None]), [2**60 + 1, pd.NA]),
     "bytes": (pa.array([b"a", b"b"]), [b"a", b"b"]),
