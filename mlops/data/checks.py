@@ -24,6 +24,7 @@ from mlops.data.reading import (
     read_column,
     wish_for,
 )
+from mlops.data.rowhash import row_hashes
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable
 from mlops.data.spelling import meant_names
@@ -64,6 +65,7 @@ class CheckedTable:
         return pd.DataFrame(columns, index=self.features.index, copy=False)
 
 
+EQUAL_SHARE = 0.01
 _NOTHING = np.array([], dtype=np.int64)
 
 
@@ -227,6 +229,36 @@ def empty_columns(features: pd.DataFrame, rows: np.ndarray) -> list[str]:
     """Names the columns without a value in these rows ([N] int64)."""
     gaps = {name: features[name].isna().to_numpy() for name in features}
     return [name for name, gap in gaps.items() if gap.sum() >= len(rows) and gap[rows].all()]
+
+
+def equal_rows(hashes: np.ndarray, codes: np.ndarray) -> list[Note]:
+    """Tells of rows that are equal to another one, the target too.
+
+    Args:
+        hashes: `row_hashes` of the columns: [N] uint64.
+        codes: The target, -1 in a row that is left out: [N] int64.
+    """
+    used = codes >= 0
+    whole = hashes[used] + codes[used].astype(np.uint64)
+    repeated = len(whole) - len(np.unique(whole))
+    if repeated < EQUAL_SHARE * len(whole):  # some may be by chance
+        return []
+    told = f"{repeated:,} row(s) are equal to an earlier one, the target too; they are kept"
+    return [Note("equal_rows", told, cells=repeated)]
+
+
+def repeated_rows(table: CheckedTable, test: CheckedTable) -> list[Note]:
+    """Warns of rows of a test table that the training table has too, whatever their target."""
+    known = row_hashes(table.features)[table.codes >= 0]
+    asked = row_hashes(test.features)[test.codes >= 0]
+    repeated = int(np.isin(asked, known).sum())
+    if not repeated:
+        return []
+    told = (
+        f"{repeated:,} of {len(asked):,} rows of the test file are in the training file too, so "
+        "the test scores tell more of what was learned by heart than of new rows"
+    )
+    return [Note("test_repeats", told, cells=repeated, warning=True)]
 
 
 def digest_of(*tables: CheckedTable, parts: Sequence[np.ndarray] = ()) -> str:

@@ -59,6 +59,7 @@ def split_rows(
     group: pd.Series | None = None,
     time: pd.Series | None = None,
     line_of: Callable[[int], int | None] = lambda row: row + 1,
+    hashes: np.ndarray | None = None,
 ) -> tuple[list[np.ndarray], list[Note]]:
     """Splits rows by what they hold, so that a row stays in its part when others are added.
 
@@ -81,6 +82,7 @@ def split_rows(
         group: Column `spec.group`: [N].
         time: Column `spec.time`, numbers or dates: [N].
         line_of: Tells the line, for people, of a row.
+        hashes: `row_hashes(features)`, if they are known: [N] uint64.
 
     Returns:
         parts: Row positions, ascending: [N_i] int64; training, validation and, if
@@ -95,10 +97,11 @@ def split_rows(
         fractions = (spec.validation_fraction, spec.test_fraction)[: spec.n_parts - 1]
         part_of, notes = split_by_time(time, used, fractions, line_of)
     else:
+        hashes = row_hashes(features) if hashes is None else hashes
         if group is None:
-            units, notes = _units_of_rows(row_hashes(features)[used], codes[used])
+            units, notes = _units_of_rows(hashes[used], codes[used])
         else:
-            units, notes = _units_of_groups(group, features, used, line_of)
+            units, notes = _units_of_groups(group, hashes, used, line_of)
         part_of, dealt = _by_place(units, codes[used], spec)
         notes += dealt
     parts = [used[part_of == part] for part in range(spec.n_parts)]
@@ -143,7 +146,7 @@ def _units_of_rows(hashes: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, l
 
 def _units_of_groups(
     group: pd.Series,
-    features: pd.DataFrame,
+    hashes: np.ndarray,
     used: np.ndarray,
     line_of: Callable[[int], int | None],
 ) -> tuple[np.ndarray, list[Note]]:
@@ -154,7 +157,7 @@ def _units_of_groups(
     text = f"the rows of each of its {n_groups:,} groups are in one part"
     notes = [Note("group_split", text, column=name, cells=len(used), wished=True)]
     if n_gaps:
-        units[gaps] = row_hashes(features)[used[gaps]]
+        units[gaps] = hashes[used[gaps]]
         text = f"{n_gaps:,} row(s) without a group are each dealt by what they hold"
         line = line_of(int(used[gaps][0]))
         notes.append(Note("group_gaps", text, column=name, cells=n_gaps, line=line))

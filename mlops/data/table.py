@@ -9,12 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlops.data.checks import CheckedTable, check_table, check_test_table, digest_of, empty_columns
+from mlops.data.checks import (
+    CheckedTable,
+    check_table,
+    check_test_table,
+    digest_of,
+    empty_columns,
+    equal_rows,
+    repeated_rows,
+)
 from mlops.data.columns import some_of
 from mlops.data.labels import Label
 from mlops.data.names import nearest
 from mlops.data.notes import Note
 from mlops.data.reading import Reading, Wish, read_column, wish_for
+from mlops.data.rowhash import row_hashes
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import TARGET, SyntheticSpec
@@ -146,6 +155,10 @@ def load_parts(
         tables.append(check_test_table(test_raw, target, table))
     _raise_if([problem for checked in tables for problem in checked.problems])
 
+    hashes = row_hashes(table.identity)
+    repeats = equal_rows(hashes, table.codes)
+    if len(tables) > 1:
+        repeats += repeated_rows(tables[0], tables[1])
     rows, split_notes = split_rows(
         table.identity,
         table.codes,
@@ -153,6 +166,7 @@ def load_parts(
         group=groups,
         time=None if times is None else times.rename(time),
         line_of=lambda row: raw.line_of(row) or row + 1,
+        hashes=hashes,
     )
     table, more_notes = _without_empty(table, rows[0])
     parts = [_part(table, chosen) for chosen in rows]
@@ -171,6 +185,7 @@ def load_parts(
         notes=(
             *raw.notes,
             *(note for checked in tables for note in checked.notes),
+            *repeats,
             *split_notes,
             *more_notes,
         ),

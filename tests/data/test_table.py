@@ -609,6 +609,11 @@ NOTED = [
         small_frame().assign(copy=lambda f: (f["target"] == "yes") * 10 + np.cos(ROWS)),
         [("gives_away", "copy", N, None)],
     ),
+    Noted(
+        "equal rows",
+        pd.concat([small_frame(), small_frame()[:5]], ignore_index=True),
+        [("equal_rows", None, 5, None)],
+    ),
     Noted("an odd cell", first_cells("income", [1.5, "-"]), [("odd_cells", "income", 1, 3)]),
     Noted("an infinite cell", first_cells("income", [np.inf]), [("odd_cells", "income", 1, 2)]),
     Noted("grouped digits", spelled_as("{:,.2f}"), [("number_format", "income", None, None)]),
@@ -639,6 +644,14 @@ def test_what_is_odd_about_a_table_is_noted(noted: Noted, write: Any, tmp_path: 
     lines = noted.notes if write is csv_of else [(*note[:3], None) for note in noted.notes]
     assert found == lines
     assert np.isfinite(encode(parts, fit_encoder(parts)).x_train).all()
+
+
+def test_a_test_file_that_repeats_training_rows_is_a_warning(tmp_path: Path) -> None:
+    training = csv_of(small_frame(100), "train.csv")(tmp_path)
+    test = parquet_of(pd.concat([small_frame(100)[:7], small_frame(130)[100:]]))(tmp_path)
+    parts = load_parts(path=training, test_path=test)
+    found = [(note.code, note.cells, note.warning) for note in parts.notes]
+    assert found == [("test_repeats", 7, True)]
 
 
 # Real tables
