@@ -20,7 +20,7 @@ def noted(tmp_path: Path) -> DataSettings:
     numbers = np.random.default_rng(0).normal(size=600).round(3).astype(str)
     numbers[20] = "n. a. (secret)"
     frame = pd.DataFrame({"x": numbers, "same": "a", "y": ["no", "yes", "no"] * 200})
-    frame["z"] = np.random.default_rng(1).normal(size=600).round(3)
+    frame["z"] = np.random.default_rng(1).normal(size=600).round(9)
     frame.to_csv(tmp_path / "t.csv", index=False)
     return DataSettings(path=str(tmp_path / "t.csv"), target="y")
 
