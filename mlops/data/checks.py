@@ -97,7 +97,7 @@ def check_table(
         problems.append("a table must have rows, got none below its header; add rows")
     if problems:
         return CheckedTable(pd.DataFrame(index=range(n_rows)), _NOTHING, [], problems)
-    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in names)]
+    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in frame)]
     problems = [
         f"`data.columns`, `drop` and `keep` must name feature columns, got `{pattern}`, which fits "
         f"none; {nearest(pattern, names)}"
@@ -107,7 +107,9 @@ def check_table(
     del frame
     # Text takes more room than what is read of it, so a column is let go once it is read.
     arrays = raw.give_columns()
-    found, unusable = _read_target(raw, target, arrays.pop(target), fewest_rows)
+    found, unusable = _read_target(
+        raw, target, arrays.pop(target), fewest_rows, wishes.get(target) == "categorical"
+    )
     for name in dropped:
         del arrays[name]
     columns, unread = _read_columns(raw, arrays, wishes)
@@ -194,13 +196,13 @@ def _read_columns(
 
 
 def _read_target(
-    raw: RawTable, target: str, values: Any, fewest_rows: int
+    raw: RawTable, target: str, values: Any, fewest_rows: int, are_classes: bool
 ) -> tuple[Target, list[str]]:
     try:
         found = read_target(target, values, raw.line_of)
     except TableError as error:
         return Target(_NOTHING, []), list(error.problems)
-    problems = target_problems(target, found, len(values))
+    problems = target_problems(target, found, len(values), are_classes=are_classes)
     if not problems:
         found = without_rare(target, found, fewest_rows)
         counts = np.bincount(found.codes[found.codes >= 0], minlength=len(found.labels))

@@ -177,13 +177,16 @@ def codes_in(name: str, values: Any, labels: list[Label]) -> tuple[np.ndarray, l
     return found, unseen
 
 
-def target_problems(name: str, target: Target, n_rows: int) -> list[str]:
+def target_problems(
+    name: str, target: Target, n_rows: int, *, are_classes: bool = False
+) -> list[str]:
     """Checks that a target can be learned.
 
     Args:
         name: The target column.
         target: The column.
         n_rows: Rows of the table.
+        are_classes: Whether the user says that these are classes, however many.
 
     Returns:
         One line for each problem.
@@ -194,11 +197,11 @@ def target_problems(name: str, target: Target, n_rows: int) -> list[str]:
             f"target `{name}` must have a value in some row, got none; choose another target "
             "(texts such as NA, None and ? count as no value)"
         ]
-    if is_continuous(labels, n_rows):
+    if not are_classes and is_continuous(labels, n_rows):
         return [
             f"target `{name}` must hold classes, got {len(labels)} distinct numbers in {n_rows} "
-            "rows: only classes can be predicted so far, no numbers; group them into classes, or "
-            "write them as text if each is a class"
+            "rows: only classes can be predicted so far, no numbers; group them into "
+            f"classes, or if each is one say so: `data.columns: {{{name}: categorical}}`"
         ]
     if len(labels) == 1:
         return [

@@ -330,6 +330,14 @@ def test_many_whole_numbers_may_be_classes(tmp_path: Path) -> None:
     assert len(load_parts(path=parquet_of(frame)(tmp_path)).classes) == 60
 
 
+def test_many_numbers_are_classes_if_the_user_says_so(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": np.sin(range(600)), "target": np.arange(600) % 60 / 4})
+    path = csv_of(frame)(tmp_path)
+    with pytest.raises(TableError, match=re.escape("`data.columns: {target: categorical}`")):
+        load_parts(path=path)
+    assert len(load_parts(path=path, wishes={"target": "categorical"}).classes) == 60
+
+
 # Reading
 
 
