@@ -178,8 +178,8 @@ class Standardizer:
         return np.clip(numbers, self._least, self._most, out=numbers)
 
     def far_outside(self, numbers: np.ndarray) -> np.ndarray:
-        """Counts the numbers far outside of those of training, column by column: [k] int64."""
-        return np.asarray(((numbers < self._far_below) | (numbers > self._far_above)).sum(axis=0))
+        """Tells which numbers ([N, k] float64) are far outside of those of training: [N, k] bool."""
+        return np.asarray((numbers < self._far_below) | (numbers > self._far_above))
 
 
 @dataclass(frozen=True)

@@ -197,10 +197,10 @@ class FeatureEncoder:
 
     def _standardized(self, numbers: np.ndarray, tally: Tally | None) -> np.ndarray:
         if tally is not None:
-            for column, cells in zip(
-                self._numeric, self._standardizer.far_outside(numbers), strict=True
-            ):
-                tally.add("far_outside", column.name, int(cells))
+            outside = self._standardizer.far_outside(numbers)
+            for place in np.flatnonzero(outside.any(axis=0)):
+                name = self._numeric[place].name
+                tally.add("far_outside", name, int(outside[:, place].sum()))
         return self._standardizer(numbers)
 
     def _check_names(self, names: KeysView[str]) -> None:
