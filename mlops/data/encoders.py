@@ -178,7 +178,7 @@ class Standardizer:
         return np.clip(numbers, self._least, self._most, out=numbers)
 
     def far_outside(self, numbers: np.ndarray) -> np.ndarray:
-        """Tells which numbers ([N, k] float64) are far outside of those of training: [N, k] bool."""
+        """Tells which numbers ([N, k] float64) are far outside of training's: [N, k] bool."""
         return np.asarray((numbers < self._far_below) | (numbers > self._far_above))
 
 
