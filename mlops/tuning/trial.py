@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 # Seconds between reports of a worker: people look once a second.
 REPORT_SECONDS = 1.0
-# Reports of all workers together: each costs the driver some milliseconds, while its worker waits.
+# Each costs the driver some milliseconds, while its worker waits: so there are fewer of each where
+# there are many, and at most so many of all together.
+FEW_WORKERS = 8
+SELDOM_SECONDS = 4.0
 REPORTS_A_SECOND = 20.0
 
 
 def report_every(workers: int) -> float:
     """Returns the seconds from one report of a worker to the next, by how many there may be."""
-    return max(REPORT_SECONDS, workers / REPORTS_A_SECOND)
+    seldom = min(SELDOM_SECONDS, workers / FEW_WORKERS)
+    return max(REPORT_SECONDS, seldom, workers / REPORTS_A_SECOND)
 
 
 @dataclass(frozen=True)
