@@ -42,6 +42,8 @@ JSON = "application/json"
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 
+LONGEST_CELL = 2**31 - 1  # the body's own limit is less
+
 T = TypeVar("T")
 _decode_any = msgspec.json.Decoder().decode
 
@@ -260,6 +262,7 @@ def read_csv(
     Raises:
         RequestError: It is no CSV, or its columns are not the model's.
     """
+    csv.field_size_limit(LONGEST_CELL)  # of the process: the jobs' readers set it too
     try:
         text = io.StringIO(body.decode("utf-8-sig"))
         lines = [line for line in csv.reader(text, skipinitialspace=True) if line]
