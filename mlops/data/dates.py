@@ -272,9 +272,9 @@ def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
     dates, _ = likely(best)
     if not dates or dates < LEAST_DATES * total:
         return None
-    guessed = any(
-        likely(form)[0] == dates and not np.array_equal(times, read[best], equal_nan=True)
-        for form, times in read.items()
+    # Equal times do not settle it: 01/01/2024 is the same both ways, the rows to come are not.
+    guessed = best != ISO and any(
+        likely(form)[0] == dates and _order(form) != _order(best) for form in forms
     )
     odd = {texts[place]: int(rows_of[place]) for place in np.flatnonzero(np.isnat(read[best]))}
     return FoundDates(DateFormat(best), dates, odd, guessed)
@@ -296,6 +296,11 @@ def _shape(text: str) -> str:
         if match is not None:
             return form + ("%Y" if len(match["year"]) == 4 else "%y")
     return ""
+
+
+def _order(form: str) -> str:
+    """Returns what stands first, where that matters: a month that is named may stand anywhere."""
+    return "%b" if "%b" in form else form[:2]
 
 
 def _candidates(shape: str) -> list[str]:

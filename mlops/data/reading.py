@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from pandas.api.types import is_float_dtype, is_object_dtype
 
 from mlops.data.columns import Kind, numbers_of, plain_numbers, some_of, texts_of, type_of
 from mlops.data.date_columns import times_of
-from mlops.data.dates import ISO_DATES, LEAST_DATES, DateFormat, find_dates
+from mlops.data.dates import ISO_DATES, LEAST_DATES, DateFormat, FoundDates, find_dates
 from mlops.data.levels import joined
 from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
@@ -76,6 +77,7 @@ class ReadColumn:
 
 
 LineOf = Callable[[int], int | None]
+FoundT = TypeVar("FoundT", Found, FoundDates | None)
 
 
 def _row_number(row: int) -> int:
@@ -161,27 +163,27 @@ def _of_text(
             return ReadColumn(Reading(name, "numeric"), numbers)
     codes, texts = texts_of(name, values)
     rows = np.bincount(codes[codes >= 0], minlength=len(texts))
-    found = _format_of(texts, rows, decimal)
+    found = _found(partial(find_format, decimal=decimal), texts, rows)
     if wish == "numeric":
         return _as_numbers(name, values, found.format, line_of, found)
     kind, notes = _kind_of_text(name, found, texts, rows)
     if kind == "categorical":
         few = found.numbers <= found.n_odd
-        read = _of_times(name, values, _frequent(texts, rows), line_of) if few else None
+        read = _of_times(name, values, texts, rows, line_of) if few else None
         return read or _as_levels(name, values, *notes)
     read = _as_numbers(name, values, found.format, line_of, found)
     return ReadColumn(read.reading, read.values, (*notes, *read.notes))
 
 
 def _of_times(
-    name: str, values: Any, counts: Mapping[str, int], line_of: LineOf
+    name: str, values: Any, texts: Sequence[str], rows: np.ndarray, line_of: LineOf
 ) -> ReadColumn | None:
     """Reads a column of text as dates, or as durations, if it holds such."""
-    dates = find_dates(counts)
+    dates = _found(find_dates, texts, rows)
     if dates is not None:
         return _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
-    cells = {text: rows for text, rows in counts.items() if not is_gap(text)}
-    clocks = sum(rows for text, rows in cells.items() if CLOCK.read(text) is not None)
+    cells = {text: n for text, n in _looked_at(texts, rows).items() if not is_gap(text)}
+    clocks = sum(n for text, n in cells.items() if CLOCK.read(text) is not None)
     if cells and clocks >= LEAST_DATES * sum(cells.values()):
         return _as_numbers(name, values, CLOCK, line_of)
     return None
@@ -192,7 +194,7 @@ def _of_dates(name: str, values: Any, line_of: LineOf) -> ReadColumn:
     if type_of(name, values) == "time":
         return _as_dates(name, values, DateFormat(), line_of)
     codes, texts = texts_of(name, values)
-    dates = find_dates(_frequent(texts, np.bincount(codes[codes >= 0], minlength=len(texts))))
+    dates = _found(find_dates, texts, np.bincount(codes[codes >= 0], minlength=len(texts)))
     if dates is None:
         raise TableError(
             f"column `{name}` must hold dates, as `data.columns` says, got {some_of(texts)}; write "
@@ -229,13 +231,28 @@ def _odd_cells(name: str, values: Any, odd: np.ndarray, what: str, line_of: Line
     )
 
 
-def _frequent(texts: Sequence[str], rows: np.ndarray) -> dict[str, int]:
-    order = np.argsort(-rows, kind="stable")[:TEXTS_LOOKED_AT]
+def _looked_at(texts: Sequence[str], rows: np.ndarray) -> dict[str, int]:
+    """Returns the most frequent texts with their rows, of equally frequent ones any.
+
+    The first of these would not do: those of a table in order of its dates or prices are all alike.
+    """
+    places = np.arange(len(texts))
+    if len(texts) > TEXTS_LOOKED_AT:
+        any_order = np.random.default_rng(0).permutation(len(texts))
+        by_rows = np.argsort(-rows[any_order], kind="stable")[:TEXTS_LOOKED_AT]
+        places = np.sort(any_order[by_rows])
+    order = places[np.argsort(-rows[places], kind="stable")]
     return {texts[i]: int(rows[i]) for i in order}
 
 
-def _format_of(texts: Sequence[str], rows: np.ndarray, decimal: str) -> Found:
-    return find_format(_frequent(texts, rows), decimal=decimal)
+def _found(
+    find: Callable[[Mapping[str, int]], FoundT], texts: Sequence[str], rows: np.ndarray
+) -> FoundT:
+    """Finds how texts write dates or numbers: among some, or all where these leave it open."""
+    found = find(_looked_at(texts, rows))
+    if found is None or not found.guessed or len(texts) <= TEXTS_LOOKED_AT:
+        return found
+    return find(dict(zip(texts, rows.tolist(), strict=True))) or found
 
 
 def _kind_of_text(
