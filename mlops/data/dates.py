@@ -151,6 +151,14 @@ class DateFormat:
         month, day = (two, one) if self.form.startswith("%d") else (one, two)
         return _written(match, _year(match["year"]), month, day)
 
+    def with_first(self, part: str) -> DateFormat:
+        """Returns the format with `day` or `month` first, where both come before the year."""
+        if not self.form.startswith(("%d", "%m")) or "%m" not in self.form:
+            return self
+        mark, year = self.form[2], self.form[-2:]
+        order = ("%d", "%m") if part == "day" else ("%m", "%d")
+        return DateFormat(mark.join((*order, year)))
+
     def told(self) -> str:
         """Says in words how dates are written."""
         if self.form == ISO:

@@ -158,21 +158,25 @@ class Found:
         return sum(self.odd.values())
 
 
-def find_format(counts: Mapping[str, int], *, decimal: str = ".") -> Found:
+def find_format(counts: Mapping[str, int], *, decimal: str = ".", only: str | None = None) -> Found:
     """Finds how texts write numbers, so that as many of them as possible are.
 
     Args:
         counts: The rows of each distinct text.
         decimal: The likelier decimal sign where texts can be read both ways.
+        only: The decimal sign, if it is known.
     """
     plain = _found(PLAIN, counts)
-    if not plain.odd:
+    if not plain.odd and only != ",":
         return plain
     affixes = _affixes(plain.odd, plain.numbers + plain.n_odd)
     best, guessed = plain, False
+    if only == ",":
+        best = _found(NumberFormat(",", "."), counts)
     signs = [(".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'")]
     if decimal == ",":
         signs.sort(key=lambda pair: pair[0] != ",")
+    signs = [pair for pair in signs if only in (None, pair[0])]
     for point, thousands in signs:
         found = _found(NumberFormat(point, thousands, affixes), counts)
         if found.n_odd < best.n_odd:
@@ -182,6 +186,8 @@ def find_format(counts: Mapping[str, int], *, decimal: str = ".") -> Found:
     if best is plain:
         return plain
     used = tuple(affix for affix in affixes if any(affix in text for text in plain.odd))
+    if only is not None:
+        return replace(best, format=replace(best.format, affixes=used))
     guessed &= bool(best.format.thousands) or best.format.decimal != "."
     return replace(best, format=replace(best.format, affixes=used), guessed=guessed)
 

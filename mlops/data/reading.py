@@ -26,7 +26,17 @@ from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
 from mlops.data.spelling import EXACT_DOUBLE, is_gap, tidy
 from mlops.errors import TableError
 
-Wish = Literal["numeric", "categorical", "date", "drop", "keep"]
+Wish = Literal[
+    "numeric",
+    "categorical",
+    "date",
+    "day_first",
+    "month_first",
+    "decimal_comma",
+    "decimal_point",
+    "drop",
+    "keep",
+]
 
 # Of the cells of a column of numbers at most this share may be odd, and of one with few distinct
 # numbers, which may well be names of levels, fewer.
@@ -138,8 +148,12 @@ def read_column(
         return _as_dates(name, values, DateFormat(), line_of)
     if kind == "duration" and wish is None:
         return _as_numbers(name, values, CLOCK, line_of)
-    if wish == "date":
-        return _of_dates(name, values, line_of)
+    if wish in ("date", "day_first", "month_first"):
+        return _of_dates(name, values, wish, line_of)
+    if wish in ("decimal_comma", "decimal_point"):
+        decimal = "," if wish == "decimal_comma" else "."
+        form = _found(partial(find_format, only=decimal), *_counted(name, values)).format
+        return _as_numbers(name, values, form, line_of)
     if wish == "categorical" or (wish != "numeric" and kind in ("boolean", "category", "empty")):
         return _as_levels(name, values)
     if kind == "number":
@@ -161,8 +175,7 @@ def _of_text(
         numbers = plain_numbers(values, with_codes=wish == "numeric")
         if numbers is not None:
             return ReadColumn(Reading(name, "numeric"), numbers)
-    codes, texts = texts_of(name, values)
-    rows = np.bincount(codes[codes >= 0], minlength=len(texts))
+    texts, rows = _counted(name, values)
     found = _found(partial(find_format, decimal=decimal), texts, rows)
     if wish == "numeric":
         return _as_numbers(name, values, found.format, line_of, found)
@@ -189,17 +202,26 @@ def _of_times(
     return None
 
 
-def _of_dates(name: str, values: Any, line_of: LineOf) -> ReadColumn:
+def _counted(name: str, values: Any) -> tuple[list[str], np.ndarray]:
+    """Returns the distinct texts of a column, and the rows of each."""
+    codes, texts = texts_of(name, values)
+    return texts, np.bincount(codes[codes >= 0], minlength=len(texts))
+
+
+def _of_dates(name: str, values: Any, wish: Wish, line_of: LineOf) -> ReadColumn:
     """Reads a column as dates, as it is wished."""
     if type_of(name, values) == "time":
         return _as_dates(name, values, DateFormat(), line_of)
-    codes, texts = texts_of(name, values)
-    dates = _found(find_dates, texts, np.bincount(codes[codes >= 0], minlength=len(texts)))
+    texts, rows = _counted(name, values)
+    dates = _found(find_dates, texts, rows)
     if dates is None:
         raise TableError(
             f"column `{name}` must hold dates, as `data.columns` says, got {some_of(texts)}; write "
             "them as 2024-12-31, or leave it out there"
         )
+    if wish != "date":
+        form = dates.format.with_first("day" if wish == "day_first" else "month")
+        return _as_dates(name, values, form, line_of)
     return _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
 
 
@@ -210,7 +232,7 @@ def _as_dates(
     times, odd = times_of(name, values, form)
     if form != DateFormat():
         guess = ", which is a guess: no part is above 12" if guessed else ""
-        told = f"dates as {form.told()}{guess}; write them as 2024-12-31 where that is wrong"
+        told = f"dates as {form.told()}{guess}; {OTHERWISE} (day_first, month_first)"
         notes.append(Note("date_format", told, column=name, warning=guessed))
     if getattr(values.dtype, "tz", None) is not None:
         notes.append(Note("time_zone", "times with a zone, read in UTC", column=name))
@@ -309,7 +331,8 @@ def _as_numbers(
     if len(odd) and np.isin(known, (0.0, 1.0)).all():
         numbers, odd = numbers_of(name, values, form, single=_is_single(values), binary=True)
     if form.told():
-        guess = f", which is a guess; {OTHERWISE}" if found and found.guessed else ""
+        guess = f", which is a guess; {OTHERWISE} (decimal_comma, decimal_point)"
+        guess = guess if found and found.guessed else ""
         notes.append(
             Note(
                 "number_format",

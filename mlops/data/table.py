@@ -133,7 +133,12 @@ def load_parts(
     kept = {target or TARGET, group}
 
     def is_text(name: str) -> bool:
-        return name.strip() in kept or wish_for(name, wishes or {}) in ("categorical", "date")
+        return name.strip() in kept or wish_for(name, wishes or {}) not in (
+            None,
+            "numeric",
+            "drop",
+            "keep",
+        )
 
     def read(file: str | Path, is_text: Callable[[str], bool]) -> RawTable:
         return read_file(file, separator=separator, encoding=encoding, is_text=is_text)

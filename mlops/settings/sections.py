@@ -21,7 +21,17 @@ from pydantic import (
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 
 Auto = Literal["auto"]
-ColumnWish = Literal["numeric", "categorical", "date", "drop", "keep"]
+ColumnWish = Literal[
+    "numeric",
+    "categorical",
+    "date",
+    "day_first",
+    "month_first",
+    "decimal_comma",
+    "decimal_point",
+    "drop",
+    "keep",
+]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -134,7 +144,8 @@ class DataSettings(Section):
     columns: dict[str, ColumnWish] = Field(
         {},
         description="what columns are, by name or pattern, where the table does not show it: "
-        "numeric, categorical or date, drop to leave them out, keep not to",
+        "numeric, categorical or date; day_first or month_first of dates, decimal_comma or "
+        "decimal_point of numbers; drop to leave them out, keep not to",
     )
     drop: list[str] = Field([], description="columns to leave out, by name or pattern: a,b*")
     keep: list[str] = Field([], description="columns not to leave out, though they seem useless")

@@ -338,6 +338,24 @@ def test_many_numbers_are_classes_if_the_user_says_so(tmp_path: Path) -> None:
     assert len(load_parts(path=path, wishes={"target": "categorical"}).classes) == 60
 
 
+@pytest.mark.parametrize(
+    ("wish", "cell", "value"),
+    [
+        ("day_first", "03/04/2024", np.datetime64("2024-04-03")),
+        ("month_first", "03/04/2024", np.datetime64("2024-03-04")),
+        ("decimal_comma", "1,234", 1.234),
+        ("decimal_point", "1,234", 1234.0),
+        ("decimal_comma", "1.234", 1234.0),
+        ("decimal_point", "1.234", 1.234),
+    ],
+)
+def test_what_was_guessed_can_be_said(wish: Any, cell: str, value: Any, tmp_path: Path) -> None:
+    path = csv_of(with_column("x", [cell, cell.replace("4", "5", 1)] * 30))(tmp_path)
+    parts = load_parts(path=path, wishes={"x": wish})
+    assert value in parts.train.table["x"].to_numpy()
+    assert not any(note.warning for note in parts.notes)
+
+
 # Reading
 
 
