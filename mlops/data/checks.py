@@ -97,7 +97,8 @@ def check_table(
         problems.append("a table must have rows, got none below its header; add rows")
     if problems:
         return CheckedTable(pd.DataFrame(index=range(n_rows)), _NOTHING, [], problems)
-    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in frame)]
+    meant = [*names, *([target] if wishes.get(target) == "categorical" else [])]
+    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in meant)]
     problems = [
         f"`data.columns`, `drop` and `keep` must name feature columns, got `{pattern}`, which fits "
         f"none; {nearest(pattern, names)}"

@@ -90,7 +90,9 @@ class CsvFile:
             TableError: As for `tables`.
         """
         names = self._dialect.names
-        numbers = {name: PlainNumbers() for name in names if not is_text(name)}
+        # Where commas are decimal signs `1.234` may be more than one.
+        may_be = self.decimal == "."
+        numbers = {name: PlainNumbers() for name in names if may_be and not is_text(name)}
         texts: dict[str, list[pa.Array]] = {name: [] for name in names if name not in numbers}
         again = set()
         for table, _ in self._tables(names, pa.large_string()):

@@ -29,6 +29,7 @@ from mlops.data.numbers import PLAIN, NumberFormat
 from mlops.errors import TableError
 
 MAX_LEVELS = 100
+MOST_RARE = 10_000
 LIMIT = 1e6  # |z| of one of N training rows is at most sqrt(N - 1), so no training row reaches it
 # Cells farther from the middle than so many spreads are not of the column's scale: 1e300, or 999999
 # for "no value". They are held to the farthest of the others, and have no part in mean and scale.
@@ -187,12 +188,19 @@ class CategoricalColumn:
     """A column of categories: one output a level, and `missing` and `other` where fitted.
 
     A level is found by any of its spellings (`mlops.data.levels.Levels`).
+
+    Attributes:
+        levels: The levels that have an output of their own.
+        missing: Whether there were gaps.
+        other: Whether there were other levels, which share an output.
+        rare: The most frequent of these, so that none is taken for another level's spelling.
     """
 
     name: str
     levels: tuple[str, ...]
     missing: bool
     other: bool
+    rare: tuple[str, ...] = ()
     kind: ClassVar[Kind] = "categorical"
 
     @classmethod
@@ -212,9 +220,10 @@ class CategoricalColumn:
         counts = {texts[code]: int(rows[code]) for code in np.flatnonzero(rows)}
         if not counts:
             raise TableError(all_missing(name))
-        frequent = sorted(counts, key=lambda text: (-counts[text], text))[:max_levels]
+        ordered = sorted(counts, key=lambda text: (-counts[text], text))
+        frequent, rare = ordered[:max_levels], ordered[max_levels : max_levels + MOST_RARE]
         missing = bool((codes < 0).any())
-        return cls(name, tuple(sorted(frequent)), missing, len(frequent) < len(counts))
+        return cls(name, tuple(sorted(frequent)), missing, bool(rare), tuple(rare))
 
     @property
     def width(self) -> int:
@@ -241,7 +250,7 @@ class CategoricalColumn:
 
     def output(self, place: int) -> int:
         """Returns the output of a place in the levels, of `GAP` or `UNKNOWN`; -1 for none."""
-        if place >= 0:
+        if 0 <= place < len(self.levels):
             return place
         if place == GAP and self.missing:
             return len(self.levels)
@@ -250,14 +259,16 @@ class CategoricalColumn:
     @cached_property
     def table(self) -> Levels:
         """The spellings of the levels."""
-        return Levels(self.levels)
+        return Levels((*self.levels, *self.rare))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the whole state as JSON values."""
-        return {"kind": self.kind, **asdict(self), "levels": list(self.levels)}
+        lists = {"levels": list(self.levels), "rare": list(self.rare)}
+        return {"kind": self.kind, **asdict(self), **lists}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> CategoricalColumn:
         """Rebuilds a column from `to_json`'s value."""
         fields = {key: value for key, value in state.items() if key != "kind"}
-        return cls(**{**fields, "levels": tuple(fields["levels"])})
+        rare = tuple(fields.get("rare", ()))
+        return cls(**{**fields, "levels": tuple(fields["levels"]), "rare": rare})

@@ -275,7 +275,10 @@ class FeatureEncoder:
     def _places(self) -> list[dict[str | None, int]]:
         """For each categorical column the place in a code of every level, as it is spelled."""
         return [
-            {text: self._names[column.name] + place for text, place in column.table.exact.items()}
+            {
+                text: self._names[column.name] + column.output(place)
+                for text, place in column.table.exact.items()
+            }
             for column in self._categorical
         ]
 

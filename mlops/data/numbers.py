@@ -19,8 +19,11 @@ from mlops.data.spelling import is_code, is_gap, number_in, tidy, truth_in
 
 CURRENCIES = frozenset("$€£¥₹₽₩₺₴฿") | {"USD", "EUR", "GBP", "CHF", "JPY", "CAD", "AUD", "SEK"}
 PER_CENT = "%"
+# No amount is written longer, and a pattern takes long over what is.
+LONGEST_AMOUNT = 64
 _GROUPS = ",. '\u00a0\u202f\u2009\u2019"
 _SIGN = r"[+\-\u2212\u2012\u2013]?"
+_GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+")
 _AMOUNT = re.compile(
     rf"({_SIGN})\s*([^\W\d_]{{3}}|[{re.escape(''.join(c for c in CURRENCIES if len(c) == 1))}])?\s*"
     rf"({_SIGN})\s*([0-9][0-9{re.escape(_GROUPS)}]*|[.,][0-9]+)((?:[eE][+\-]?[0-9]+)?)"
@@ -72,6 +75,8 @@ class NumberFormat:
         return not self._body.fullmatch(text.lstrip("+-\u2212"))
 
     def _read_formatted(self, text: str) -> float | None:
+        if len(text) > LONGEST_AMOUNT:
+            return None
         negative = text.startswith("(") and text.endswith(")")  # accountants' minus
         match = _AMOUNT.fullmatch(text[1:-1].strip() if negative else text)
         if match is None:
@@ -167,10 +172,13 @@ def find_format(counts: Mapping[str, int], *, decimal: str = ".", only: str | No
         only: The decimal sign, if it is known.
     """
     plain = _found(PLAIN, counts)
-    if not plain.odd and only != ",":
+    groups = decimal == "," and only is None and _are_grouped(plain.format, counts)
+    if not plain.odd and only != "," and not groups:
         return plain
     affixes = _affixes(plain.odd, plain.numbers + plain.n_odd)
     best, guessed = plain, False
+    if groups:
+        return replace(_found(NumberFormat(",", "."), counts), guessed=True)
     if only == ",":
         best = _found(NumberFormat(",", "."), counts)
     signs = [(".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'")]
@@ -190,6 +198,12 @@ def find_format(counts: Mapping[str, int], *, decimal: str = ".", only: str | No
         return replace(best, format=replace(best.format, affixes=used))
     guessed &= bool(best.format.thousands) or best.format.decimal != "."
     return replace(best, format=replace(best.format, affixes=used), guessed=guessed)
+
+
+def _are_grouped(form: NumberFormat, counts: Mapping[str, int]) -> bool:
+    """Tells whether every point may well stand between thousands, and some does."""
+    pointed = [tidy(text) for text in counts if "." in text and form.read(text) == form.read(text)]
+    return bool(pointed) and all(_GROUPED.fullmatch(text) for text in pointed)
 
 
 def _found(form: NumberFormat, counts: Mapping[str, int]) -> Found:
@@ -213,6 +227,8 @@ def _affixes(odd: Mapping[str, int], rows_in_all: int) -> tuple[str, ...]:
     units: Counter[str] = Counter()
     for text, rows in odd.items():
         text = tidy(text)
+        if len(text) > LONGEST_AMOUNT:
+            continue
         inner = text[1:-1].strip() if text.startswith("(") and text.endswith(")") else text
         match = _AMOUNT.fullmatch(inner)
         if match is None:
@@ -226,7 +242,9 @@ def _affixes(odd: Mapping[str, int], rows_in_all: int) -> tuple[str, ...]:
             units[after] += rows
     unit, rows = units.most_common(1)[0] if units else ("", 0)
     # Cells of several units are not of one scale.
-    if unit and rows > 0.9 * units.total() and (unit == PER_CENT or rows > 0.5 * rows_in_all):
+    # Nor are 43% and 0.43.
+    share = 0.9 if unit == PER_CENT else 0.5
+    if unit and rows > 0.9 * units.total() and rows > share * rows_in_all:
         found[unit] += rows
     currencies = [affix for affix in found if affix in CURRENCIES]
     if len(currencies) > 1:  # of several currencies likewise

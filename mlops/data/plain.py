@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops.data.spelling import EXACT_DOUBLE
+from mlops.data.spelling import EXACT_DOUBLE, LONGEST_NUMBER, is_gap
 
 _GAPS = ("", "NA", "NaN", "nan", "?", "null", "NULL", "None", "N/A")
 
@@ -71,16 +71,28 @@ def cast_plain(texts: Any) -> np.ndarray | None:
     Returns:
         NaN for a gap: [N] float64.
     """
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    if longest > LONGEST_NUMBER:
+        return None
     for prepare in (lambda: texts, lambda: _without_gaps(texts)):
         try:
             cast = pc.cast(prepare(), pa.float64())
             numbers: np.ndarray = cast.to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
             continue
-        if np.isinf(numbers).any():
+        if np.isinf(numbers).any() or not _are_gaps(texts, numbers):
             return None
         return numbers if numbers.flags.writeable else numbers.copy()
     return None
+
+
+def _are_gaps(texts: Any, numbers: np.ndarray) -> bool:
+    """Tells whether all that is no number is a gap: Arrow takes `nan(1)` for one too."""
+    rows = np.flatnonzero(np.isnan(numbers))
+    if not len(rows):
+        return True
+    words = pc.unique(pc.take(texts, pa.array(rows))).to_pylist()
+    return all(word is None or is_gap(word) for word in words)
 
 
 def _without_gaps(texts: Any) -> Any:

@@ -171,7 +171,7 @@ def read_column(
 def _of_text(
     name: str, values: Any, wish: Wish | None, decimal: str, line_of: LineOf
 ) -> ReadColumn:
-    if not is_object_dtype(values.dtype):
+    if not is_object_dtype(values.dtype) and decimal == ".":
         numbers = plain_numbers(values, with_codes=wish == "numeric")
         if numbers is not None:
             return ReadColumn(Reading(name, "numeric"), numbers)
@@ -196,10 +196,37 @@ def _of_times(
     if dates is not None:
         return _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
     cells = {text: n for text, n in _looked_at(texts, rows).items() if not is_gap(text)}
+    words = [text for text in cells if _is_no_date(text)]
+    n_words = sum(cells[word] for word in words)
+    if words and len(words) <= FEW_WORDS and n_words <= MOST_WORDS_SHARE * sum(cells.values()):
+        dates = find_dates({text: n for text, n in cells.items() if text not in words})
+        if dates is not None:
+            note = Note(
+                "many_odd_cells",
+                f"{n_words:,} cells are words, and gaps now; if they mean something, {OTHERWISE} "
+                "(categorical)",
+                column=name,
+                cells=n_words,
+                example=words[0],
+                warning=True,
+            )
+            read = _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
+            return ReadColumn(read.reading, read.values, (note, *read.notes))
     clocks = sum(n for text, n in cells.items() if CLOCK.read(text) is not None)
     if cells and clocks >= LEAST_DATES * sum(cells.values()):
         return _as_numbers(name, values, CLOCK, line_of)
     return None
+
+
+def _is_no_word(text: str) -> bool:
+    """Tells what cannot well be the name of a level: `-`, `**`, `#DIV/0!`."""
+    text = tidy(text)
+    return text.startswith("#") or not any(letter.isalnum() for letter in text)
+
+
+def _is_no_date(text: str) -> bool:
+    """Tells what stands for no date: a word, or zeros in its place."""
+    return not any(letter.isdigit() and letter != "0" for letter in text)
 
 
 def _counted(name: str, values: Any) -> tuple[list[str], np.ndarray]:
@@ -292,7 +319,7 @@ def _kind_of_text(
             column=name,
         )
         return "categorical", [note]
-    many = found.distinct >= MANY_NUMBERS
+    many = found.distinct >= MANY_NUMBERS or all(map(_is_no_word, found.odd))
     if n_odd <= (MOST_ODD if many else MOST_ODD_OF_FEW) * cells:
         return "numeric", []
     if many and len(found.odd) <= FEW_WORDS and n_odd <= MOST_WORDS_SHARE * cells:
@@ -306,14 +333,15 @@ def _kind_of_text(
             warning=True,
         )
         return "numeric", [note]
-    if many and n_numbers > cells / 2:
+    if n_numbers >= cells / 2:
         note = Note(
             "numbers_and_words",
             f"{n_numbers:,} of {cells:,} cells are numbers, too few to be sure, so read as "
             f"categories; {OTHERWISE} (numeric)",
             column=name,
             cells=n_odd,
-            warning=True,
+            example=next(iter(found.odd)),
+            warning=many,
         )
         return "categorical", [note]
     return "categorical", []

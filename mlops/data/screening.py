@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from mlops.data.encoders import is_extreme
 from mlops.data.notes import Note
 from mlops.data.reading import ReadColumn, Wish, wish_for
 
@@ -60,6 +61,28 @@ def _counts_rows(numbers: np.ndarray) -> bool:
     if numbers[1] - numbers[0] != 1 or numbers[-1] - numbers[0] != len(numbers) - 1:
         return False
     return bool((np.diff(numbers) == 1).all())
+
+
+def _extreme(column: ReadColumn) -> list[Note]:
+    """Tells of numbers that are not of the others' scale."""
+    values = column.values
+    if isinstance(values, pd.Categorical) or values.dtype.kind not in "iuf":
+        return []
+    some = values[:: max(1, len(values) // LOOKED_AT)]
+    some = some[~np.isnan(some)]
+    # Of a large column the ends tell whether there is anything to look for.
+    ends = np.array([np.fmin.reduce(values), np.fmax.reduce(values)], dtype=np.float64)
+    if not is_extreme(np.append(some.astype(np.float64), ends))[-2:].any():
+        return []
+    known = values[~np.isnan(values)].astype(np.float64)
+    count = int(is_extreme(known).sum())
+    if not count:
+        return []
+    told = (
+        f"{count:,} number(s) are far from the others' scale, and held to their range; if they "
+        "stand for no value, leave these cells empty"
+    )
+    return [Note("extreme_numbers", told, column=column.reading.name, cells=count)]
 
 
 def giving_away(column: ReadColumn, codes: np.ndarray) -> Note | None:
@@ -153,7 +176,7 @@ def screen(
             notes.append(note)
             continue
         kept.append(column)
-        notes += column.notes
+        notes += [*column.notes, *_extreme(column)]
         if (away := giving_away(column, codes)) is not None:
             notes.append(away)
     return kept, notes

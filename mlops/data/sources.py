@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mlops.data.csv_files import CsvFile
-from mlops.data.names import nearest
+from mlops.data.names import nearest, stripped
 from mlops.data.notes import Note
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
 from mlops.data.table_files import ENDINGS, is_table, open_file
@@ -80,6 +80,8 @@ def read_file(
     with fetched(path) as local, readable(path):
         file = open_file(local, separator, encoding)
         frame = file.frame(is_text) if isinstance(file, CsvFile) else file.frame()
+    names, blanks = stripped(list(frame))
+    frame.columns = pd.Index(names)
     name = local.with_suffix("").stem if local.suffix.lower() == ".gz" else local.stem
     target = TARGET if TARGET in frame else None
     decimal = file.decimal if isinstance(file, CsvFile) else "."
@@ -89,7 +91,7 @@ def read_file(
             return file.line_of(row)
         return None
 
-    return RawTable(frame, name, str(path), target, file.notes, decimal, line_of)
+    return RawTable(frame, name, str(path), target, (*file.notes, *blanks), decimal, line_of)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ _CODE = re.compile(r"[+-]?0[0-9]")
 _MINUS = str.maketrans({"\u2212": "-", "\u2012": "-", "\u2013": "-"})
 _TRUTHS = {"true": True, "false": False}
 # No number is written longer; a longer text need not be looked at.
-_LONGEST_NUMBER = 400
+LONGEST_NUMBER = 400
 # Below, every whole number is a float of its own, of 64 and of 32 bits.
 EXACT_DOUBLE = 2**53
 EXACT_SINGLE = 2**24
@@ -62,7 +62,7 @@ def spelled(cell: Any) -> str:
     if isinstance(cell, (int, np.integer)):
         return _digits(int(cell))
     if isinstance(cell, Decimal):
-        return format(cell, "f") if abs(cell.adjusted()) < _LONGEST_NUMBER else str(cell)
+        return format(cell, "f") if abs(cell.adjusted()) < LONGEST_NUMBER else str(cell)
     if isinstance(cell, date):  # datetimes are dates
         return cell.isoformat()
     return str(cell)
@@ -77,7 +77,7 @@ def _digits(number: int) -> str:
 
 def number_in(text: str) -> Decimal | None:
     """Returns the number that a tidy text spells plainly, exactly; None where it spells none."""
-    if len(text) > _LONGEST_NUMBER or not text or text[-1] not in "0123456789.":
+    if len(text) > LONGEST_NUMBER or not text or text[-1] not in "0123456789.":
         return None
     text = text.translate(_MINUS) if not text.isascii() else text
     return Decimal(text) if _PLAIN_NUMBER.fullmatch(text) else None

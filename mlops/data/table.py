@@ -18,7 +18,7 @@ from mlops.data.checks import (
     equal_rows,
     repeated_rows,
 )
-from mlops.data.columns import some_of
+from mlops.data.columns import some_of, type_of
 from mlops.data.labels import Label
 from mlops.data.names import nearest
 from mlops.data.notes import Note
@@ -147,6 +147,8 @@ def load_parts(
     target = _target_of(raw, target)
     _check_split_columns(raw, target, spec)
     columns = tuple(map(str, raw.frame))  # it is taken apart below
+    if group is not None:
+        type_of(group, raw.frame[group].array)  # lists are refused
     groups = None if group is None else raw.frame[group]
     times = None if time is None else pd.Series(read_column(time, raw.frame[time].array).values)
     if group is not None and wish_for(group, wishes or {}) is None:

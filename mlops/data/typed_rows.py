@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from mlops.errors import TableError
+
 TypedRow = dict[str, Any]
 
 ROWS_AT_A_TIME = 2**13
@@ -53,6 +55,11 @@ def schema_of(rows: Iterable[TypedRow], names: Sequence[str] = ()) -> tuple[pa.S
         n_rows += 1
         for name, value in row.items():
             found = kinds.setdefault(name, set())
+            if isinstance(value, (list, dict)):
+                raise TableError(
+                    f"column `{name}` must hold one value in a cell, got a list or an object; turn "
+                    "it into columns, or leave it out of the file"
+                )
             if value is not None:
                 found.add(_kind_of(value))
     return pa.schema([(name, _type_of(found)) for name, found in kinds.items()]), n_rows

@@ -265,7 +265,7 @@ def read_csv(
     csv.field_size_limit(LONGEST_CELL)  # of the process: the jobs' readers set it too
     try:
         text = io.StringIO(body.decode("utf-8-sig"))
-        lines = [line for line in csv.reader(text, skipinitialspace=True) if line]
+        lines = [line for line in csv.reader(text, skipinitialspace=True, strict=True) if line]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RequestError(
             400,

@@ -72,7 +72,7 @@ def of_records(encoder: FeatureEncoder, records: list[dict[str, Any]]) -> np.nda
     columns = {
         name: pd.Series([record[name] for record in records], dtype=object) for name in names
     }
-    return encoder.transform(pd.DataFrame(columns))
+    return encoder.transform(pd.DataFrame(columns), tally=Tally())
 
 
 def rounded(matrix: np.ndarray) -> list[list[float]]:
@@ -92,8 +92,8 @@ def test_json_gives_back_the_same_encoder(frame: pd.DataFrame) -> None:
     encoder = FeatureEncoder.fit(frame)
     again = through_json(encoder)
     assert again == encoder
-    expected = encoder.transform(frame)
-    assert again.transform(frame).tobytes() == expected.tobytes()
+    expected = encoder.transform(frame, tally=Tally())
+    assert again.transform(frame, tally=Tally()).tobytes() == expected.tobytes()
     assert expected.shape == (len(frame), encoder.width)
     assert expected.dtype == np.float32
     assert expected.flags.c_contiguous
@@ -104,13 +104,14 @@ def test_json_gives_back_the_same_encoder(frame: pd.DataFrame) -> None:
 @given(frame=FRAMES, rows=st.lists(st.integers(0, 7), max_size=12))
 def test_a_row_is_coded_alike_wherever_it_stands(frame: pd.DataFrame, rows: list[int]) -> None:
     encoder = FeatureEncoder.fit(frame)
-    expected = encoder.transform(frame)[rows]
+    expected = encoder.transform(frame, tally=Tally())[rows]
     positions = np.array(rows, dtype=np.int64)
-    assert encoder.transform(frame, positions).tobytes() == expected.tobytes()
-    assert encoder.transform(frame.iloc[rows, ::-1]).tobytes() == expected.tobytes()
+    assert encoder.transform(frame, positions, tally=Tally()).tobytes() == expected.tobytes()
+    assert encoder.transform(frame.iloc[rows, ::-1], tally=Tally()).tobytes() == expected.tobytes()
     for row in rows[:2]:
         assert (
-            encoder.transform(frame[row : row + 1]).tobytes() == expected[rows.index(row)].tobytes()
+            encoder.transform(frame[row : row + 1], tally=Tally()).tobytes()
+            == expected[rows.index(row)].tobytes()
         )
 
 
@@ -122,7 +123,7 @@ def test_rows_of_json_are_coded_like_a_frame(frame: pd.DataFrame) -> None:
         {name: None if pd.isna(value) else value for name, value in row.items()}
         for row in frame.astype(object).to_dict(orient="records")
     ]
-    expected = encoder.transform(frame)
+    expected = encoder.transform(frame, tally=Tally())
     assert of_records(encoder, records).tobytes() == expected.tobytes()
 
 
@@ -303,6 +304,21 @@ def test_the_most_frequent_levels_are_kept() -> None:
     assert isinstance(column, CategoricalColumn)
     assert column.width == 101
     assert {f"level {i}" for i in range(1, 150, 2)} < set(column.levels)
+
+
+def test_a_rare_level_is_not_taken_for_another_ones_spelling() -> None:
+    texts = ["1"] * 20 + ["01"] + [f"k{i}" for i in range(99)] * 2 + ["z9"]
+    encoder = FeatureEncoder.fit(pd.DataFrame({"x": texts}))
+    column = encoder.columns[0]
+    assert isinstance(column, CategoricalColumn)
+    assert (len(column.levels), column.rare) == (100, ("01", "z9"))
+    tally = Tally()
+    rare, other, known, unknown = encoder.transform(
+        pd.DataFrame({"x": ["01", "z9", "1", "new"]}), tally=tally
+    )
+    assert rare.tolist() == other.tolist() == unknown.tolist() != known.tolist()
+    assert tally.to_json() == [{"code": "unknown_level", "column": "x", "cells": 1}]
+    assert through_json(encoder) == encoder
 
 
 def test_a_container_is_no_category() -> None:

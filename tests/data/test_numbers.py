@@ -148,8 +148,19 @@ def with_cells(texts: list[str], *cells: str) -> list[str]:
         ),
         (["01", "02", "1A"] * 60, "categorical", []),
         (["01", "02"] * 60, "categorical", []),
-        (["4.0", "6.0", "rotary"] * 60, "categorical", []),
-        (with_cells(["1", "2", "3", "4"] * 50, "x", "x", "x"), "categorical", []),
+        (["4.0", "6.0", "rotary"] * 60, "categorical", ["numbers_and_words"]),
+        (
+            with_cells(["1", "2", "3", "4"] * 50, "x", "x", "x"),
+            "categorical",
+            ["numbers_and_words"],
+        ),
+        (with_cells(["1", "2", "3", "4"] * 50, "-", "#DIV/0!", "-"), "numeric", ["odd_cells"]),
+        (["43%", "0.43"] * 60, "categorical", ["numbers_and_words"]),
+        (
+            [f"2024-01-{i % 28 + 1:02}" for i in range(110)] + ["unknown"] * 10,
+            "date",
+            ["many_odd_cells", "odd_cells"],
+        ),
         (with_cells(["1", "2", "3", "4"] * 50, "x"), "numeric", ["odd_cells"]),
         (["true", "FALSE"] * 60, "categorical", []),
         (with_cells(["1", "0"] * 60, "true"), "numeric", []),
@@ -167,3 +178,25 @@ def test_a_column_of_text_holds_numbers_or_levels(
 ) -> None:
     read = read_raw("x", pd.Series(texts, dtype=dtype).array)
     assert (read.reading.kind, [note.code for note in read.notes]) == (kind, codes)
+
+
+def test_points_may_stand_between_thousands_where_commas_are_decimal_signs() -> None:
+    read = read_raw("x", pd.Series(["1.234", "956", "12.500"] * 20).array, decimal=",")
+    assert read.values[:3].tolist() == [1234.0, 956.0, 12500.0]
+    assert "a guess" in read.notes[0].text
+    plain = read_raw("x", pd.Series(["1.234", "9.5"] * 20).array, decimal=",")
+    assert plain.values[:2].tolist() == [1.234, 9.5]
+
+
+@pytest.mark.parametrize("cell", ["1" + " " * 40_000 + "x" * 15, "1," * 30_000, "(" * 50_000])
+def test_a_long_cell_takes_no_time(cell: str) -> None:
+    assert NumberFormat(".", ",", ("$",)).read(cell) is None
+    assert find_format({cell: 1, "$5": 9}).n_odd == 1
+
+
+@pytest.mark.parametrize("cell", ["0." + "1" * 399, "0" * 500 + "1", "nan(1)"])
+def test_a_cell_is_read_alike_beside_an_odd_one(cell: str) -> None:
+    for beside in (["1", "2"], ["1", "-"]):
+        numbers, odd = read_column(PLAIN, pa.array([cell, *beside]))
+        assert np.isnan(numbers[0])
+        assert 0 in odd

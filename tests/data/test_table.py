@@ -640,6 +640,11 @@ NOTED = [
         pd.concat([small_frame(), small_frame()[:5]], ignore_index=True),
         [("equal_rows", None, 5, None)],
     ),
+    Noted(
+        "numbers of another scale",
+        with_column("far", np.where(ROWS % 10 == 5, -9999.0, np.cos(ROWS))),
+        [("extreme_numbers", "far", 6, None)],
+    ),
     Noted("an odd cell", first_cells("income", [1.5, "-"]), [("odd_cells", "income", 1, 3)]),
     Noted("an infinite cell", first_cells("income", [np.inf]), [("odd_cells", "income", 1, 2)]),
     Noted("grouped digits", spelled_as("{:,.2f}"), [("number_format", "income", None, None)]),

@@ -210,6 +210,7 @@ def test_a_row_longer_than_what_is_parsed_at_a_time(tmp_path: Path) -> None:
         ("t.jsonl", b'{"a": 1}\n\n{"a": \n', "line 3 must be a JSON object"),
         ("t.jsonl", b'{"a": 1}\n[1]\n', "line 2 must be a JSON object, got a list"),
         ("t.jsonl", b"\n", "must have rows, got none"),
+        ("t.jsonl", b'{"a": [1]}\n', "column `a` must hold one value in a cell, got a list"),
         ("t.parquet.gz", b"", "must end in .csv"),
     ],
 )

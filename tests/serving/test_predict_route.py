@@ -174,6 +174,7 @@ def test_problems_are_told_together_up_to_twenty(mixed: Served) -> None:
         ("age,age,city,income,member\n0,1,2,3,4\n", 422, "extra_column", [(None, "age")]),
         ("age,city,income,member\n1,a,2,b\nx,a,inf,b\n", 200, "", []),
         (b"age,city\n\xff", 400, "not_csv", []),
+        ('age,city,income,member\n1,"a,2,b\n3,b,4,c\n', 400, "not_csv", []),
         ("age,city,income,member\n" + "1" * 200_000, 422, "wrong_width", [(0, None)]),
     ],
 )  # fmt: skip
