@@ -18,17 +18,15 @@ from mlops.data.reading import (
     LineOf,
     ReadColumn,
     Reading,
-    Wish,
-    fits,
     read_as,
     read_column,
-    wish_for,
 )
 from mlops.data.rowhash import row_hashes
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable
 from mlops.data.spelling import meant_names
 from mlops.errors import TableError
+from mlops.wishes import Wish, fits, wish_for
 
 
 @dataclass(frozen=True, eq=False)

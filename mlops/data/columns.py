@@ -26,7 +26,7 @@ from pandas.api.types import (
     is_timedelta64_dtype,
 )
 
-from mlops.data.dates import as_seconds
+from mlops.data.durations import as_seconds
 from mlops.data.numbers import NumberFormat, read_column, read_text
 from mlops.data.plain import PlainNumbers
 from mlops.data.spelling import EXACT_SINGLE, spelled

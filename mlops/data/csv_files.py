@@ -79,20 +79,21 @@ class CsvFile:
         """The likelier decimal sign of its numbers."""
         return "," if self._dialect.separator == ";" else "."
 
-    def frame(self, is_text: Callable[[str], bool] = lambda name: True) -> pd.DataFrame:
+    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
         """Reads the whole table, its columns of the dtype `str`.
 
         Args:
-            is_text: Tells of a column whether it must stay text. Another one is of float64 if all
-                its cells are plain numbers and gaps, which takes a third of the memory.
+            is_text: Tells of a column whether it must stay text; all do by default. Another one
+                is of float64 if all its cells are plain numbers and gaps, which takes a third of
+                the memory.
 
         Raises:
             TableError: As for `tables`.
         """
         names = self._dialect.names
         # Where commas are decimal signs `1.234` may be more than one.
-        may_be = self.decimal == "."
-        numbers = {name: PlainNumbers() for name in names if may_be and not is_text(name)}
+        stays = is_text if is_text is not None and self.decimal == "." else lambda name: True
+        numbers = {name: PlainNumbers() for name in names if not stays(name)}
         texts: dict[str, list[pa.Array]] = {name: [] for name in names if name not in numbers}
         again = set()
         for table, _ in self._tables(names, pa.large_string()):

@@ -9,8 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime, timedelta
-from datetime import time as clock_time
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ ISO = "iso"
 # A column holds dates if at least this share of its cells, gaps aside, are.
 LEAST_DATES = 0.95
 UNIT = "datetime64[us]"
-_FINER = ("ns", "ps", "fs", "as")
+FINER = ("ns", "ps", "fs", "as")
 NOT_A_TIME = np.datetime64("NaT", "us")
 _FIRST, _END = np.datetime64("0001-01-01", "us"), np.datetime64("10000-01-01", "us")
 # Two digits of a year are of 1969 to 2068, as for C's and Python's strptime.
@@ -213,7 +212,7 @@ def _written(
 
 def _in_range(times: np.ndarray) -> np.ndarray:
     """Leaves out what is not in the years 1 to 9999, and returns microseconds."""
-    if np.datetime_data(times.dtype)[0] in _FINER:
+    if np.datetime_data(times.dtype)[0] in FINER:
         times = times.astype(UNIT)  # they do not reach so far, and numpy compares the finer units
     outside = (times < _FIRST) | (times >= _END)
     if outside.any():
@@ -333,10 +332,11 @@ def as_times(values: Any) -> np.ndarray:
         values = pd.DatetimeIndex(values).tz_convert("UTC").tz_localize(None)
     if values.dtype.kind == "M" and isinstance(values.dtype, np.dtype):
         return _in_range(np.asarray(values))
-    return _in_range(np.array([_time_of(cell) for cell in _cells(values)], dtype=UNIT))
+    return _in_range(np.array([_time_of(cell) for cell in cells_of(values)], dtype=UNIT))
 
 
-def _cells(values: Any) -> list[Any]:
+def cells_of(values: Any) -> list[Any]:
+    """Returns the cells of a column as Python has them."""
     return list(np.asarray(values, dtype=object))
 
 
@@ -350,52 +350,3 @@ def _time_of(cell: Any) -> Any:
         day: Any = cell
         return np.datetime64(day, "us")
     return NOT_A_TIME
-
-
-def as_seconds(values: Any) -> np.ndarray:
-    """Returns typed durations, and times of a day since midnight, in seconds.
-
-    Args:
-        values: A pandas array of durations of any unit, or an array of objects.
-
-    Returns:
-        NaN for a gap and for what is no duration: [N] float64.
-    """
-    if values.dtype.kind == "m" and isinstance(values.dtype, np.dtype):
-        durations = np.asarray(values)
-        if np.datetime_data(durations.dtype)[0] in _FINER:
-            durations = durations.astype("timedelta64[us]")
-        return np.asarray(durations / np.timedelta64(1, "s"))
-    return np.array([_seconds_of(cell) for cell in _cells(values)], dtype=np.float64)
-
-
-def _seconds_of(cell: Any) -> float:
-    if isinstance(cell, clock_time):
-        minutes = cell.hour * 60 + cell.minute
-        return ((minutes * 60 + cell.second) * 1_000_000 + cell.microsecond) / 1e6
-    if not isinstance(cell, (timedelta, np.timedelta64)) or pd.isna(cell):
-        return np.nan
-    if not isinstance(cell, (pd.Timedelta, np.timedelta64)):  # may be longer than these
-        return cell // timedelta(microseconds=1) / 1e6
-    return float(as_seconds(np.array([pd.Timedelta(cell).asm8]))[0])
-
-
-_CLOCK = r"([+\-]?)([0-9]{1,9}):([0-5][0-9])(?::([0-5][0-9])(?:\.([0-9]{1,12}))?)?"
-_DURATION = re.compile(rf"(?:([+\-]?[0-9]{{1,9}}) days?(?:,? +{_CLOCK})?|{_CLOCK})", re.IGNORECASE)
-
-
-def read_duration(text: str) -> float | None:
-    """Reads a duration, or a time of a day: seconds, NaN for a gap, None where it is neither.
-
-    `0 days 01:02:03`, `-1 days +23:00:00`, `1 day, 1:02:03`, `01:02:03.5` and `14:30` (hours and
-    minutes) are durations.
-    """
-    text = tidy(text)
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        return np.nan if is_date_gap(text) else None
-    days, *parts = match.groups()
-    sign, hours, minutes, seconds, fraction = parts[:5] if days is not None else parts[5:]
-    clock = (int(hours or 0) * 60 + int(minutes or 0)) * 60 + int(seconds or 0)
-    micros = clock * 1_000_000 + int((fraction or "0")[:6].ljust(6, "0"))
-    return (int(days or 0) * 86_400_000_000 + (-micros if sign == "-" else micros)) / 1e6

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlops.data.columns import some_of, texts_of, type_of
-from mlops.data.levels import Levels
+from mlops.data.levels import UNKNOWN, Levels
 from mlops.data.notes import Note
 from mlops.data.spelling import GAP_WORDS, is_code, number_in, tidy, truth_in
 from mlops.errors import TableError
@@ -172,7 +172,7 @@ def codes_in(name: str, values: Any, labels: list[Label]) -> tuple[np.ndarray, l
     table = Levels([str(label) for label in labels])
     codes, texts = texts_of(name, values)
     places = [table.place(text) for text in texts]
-    unseen = [text for text, place in zip(texts, places, strict=True) if place < 0 and place != -2]
+    unseen = [text for text, place in zip(texts, places, strict=True) if place == UNKNOWN]
     found = np.array([*(max(place, -1) for place in places), -1], dtype=np.int64)[codes]
     return found, unseen
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops.data.dates import read_duration
+from mlops.data.durations import read_duration
 from mlops.data.plain import cast_plain
 from mlops.data.spelling import is_code, is_gap, number_in, tidy, truth_in
 
@@ -59,7 +59,7 @@ class NumberFormat:
     def read(self, text: str) -> float | None:
         """Reads a text: a number, NaN for a gap word, None where it is neither."""
         text = tidy(text)
-        if (self.clock and ":" in text) or (self.clock and "day" in text):
+        if self.clock and (":" in text or "day" in text):
             return read_duration(text)
         number = number_in(text)
         if number is not None and (self._is_plain or self._plain_may_be(text)):

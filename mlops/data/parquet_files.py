@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class ParquetTable:
 
     notes: tuple[Note, ...] = ()
 
+    decimal = "."
+
     def __init__(self, path: Path) -> None:
         self._parts = parts_of(path)
         schemas, in_file, n_rows = [], 0, 0
@@ -65,7 +67,7 @@ class ParquetTable:
                     done += len(table)
                     yield _as(table, schema), done / max(1, self.n_rows or 0)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
         """Reads the whole table.
 
         One column at a time, without reading ahead, copied out of Arrow's pool. Measured, 1,000,000

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,18 +24,7 @@ from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
 from mlops.data.spelling import EXACT_DOUBLE, is_gap, tidy
 from mlops.errors import TableError
-
-Wish = Literal[
-    "numeric",
-    "categorical",
-    "date",
-    "day_first",
-    "month_first",
-    "decimal_comma",
-    "decimal_point",
-    "drop",
-    "keep",
-]
+from mlops.wishes import Wish, wish_for
 
 # Of the cells of a column of numbers at most this share may be odd, and of one with few distinct
 # numbers, which may well be names of levels, fewer.
@@ -111,18 +99,6 @@ def read_frame(frame: pd.DataFrame, wishes: Mapping[str, Wish] | None = None) ->
     return read
 
 
-def wish_for(name: str, wishes: Mapping[str, Wish]) -> Wish | None:
-    """Returns what is wished of a column: by its name, or else by the first pattern it fits."""
-    if name in wishes:
-        return wishes[name]
-    return next((wish for pattern, wish in wishes.items() if fits(name, pattern)), None)
-
-
-def fits(name: str, pattern: str) -> bool:
-    """Tells whether a column is meant by a name or a pattern such as `b*`."""
-    return name == pattern or fnmatchcase(name, pattern)
-
-
 def read_column(
     name: str,
     values: Any,
@@ -158,12 +134,7 @@ def read_column(
         return _as_levels(name, values)
     if kind == "number":
         if wish is None and _loses_digits(values):
-            note = Note(
-                "long_numbers",
-                f"whole numbers that differ only beyond 15 digits, read as categories; {OTHERWISE}",
-                column=name,
-            )
-            return _as_levels(name, values, note)
+            return _as_levels(name, values, _long_numbers(name))
         return _as_numbers(name, values, PLAIN, line_of)
     return _of_text(name, values, wish, decimal, line_of)
 
@@ -201,15 +172,7 @@ def _of_times(
     if words and len(words) <= FEW_WORDS and n_words <= MOST_WORDS_SHARE * sum(cells.values()):
         dates = find_dates({text: n for text, n in cells.items() if text not in words})
         if dates is not None:
-            note = Note(
-                "many_odd_cells",
-                f"{n_words:,} cells are words, and gaps now; if they mean something, {OTHERWISE} "
-                "(categorical)",
-                column=name,
-                cells=n_words,
-                example=words[0],
-                warning=True,
-            )
+            note = _many_odd_cells(name, {word: cells[word] for word in words})
             read = _as_dates(name, values, dates.format, line_of, guessed=dates.guessed)
             return ReadColumn(read.reading, read.values, (note, *read.notes))
     clocks = sum(n for text, n in cells.items() if CLOCK.read(text) is not None)
@@ -259,13 +222,31 @@ def _as_dates(
     times, odd = times_of(name, values, form)
     if form != DateFormat():
         guess = ", which is a guess: no part is above 12" if guessed else ""
-        told = f"dates as {form.told()}{guess}; {OTHERWISE} (day_first, month_first)"
+        other = f"; {OTHERWISE} (day_first, month_first)" if "%m" in form.form else ""
+        told = f"dates as {form.told()}{guess}{other}"
         notes.append(Note("date_format", told, column=name, warning=guessed))
     if getattr(values.dtype, "tz", None) is not None:
         notes.append(Note("time_zone", "times with a zone, read in UTC", column=name))
     if len(odd):
         notes.append(_odd_cells(name, values, odd, "a date", line_of))
     return ReadColumn(Reading(name, "date", dates=form), times, tuple(notes))
+
+
+def _many_odd_cells(name: str, words: Mapping[str, int]) -> Note:
+    return Note(
+        "many_odd_cells",
+        f"{sum(words.values()):,} cells are words, and gaps now; if they mean something, "
+        f"{OTHERWISE} (categorical)",
+        column=name,
+        cells=sum(words.values()),
+        example=next(iter(words)),
+        warning=True,
+    )
+
+
+def _long_numbers(name: str) -> Note:
+    told = f"whole numbers that differ only beyond 15 digits, read as categories; {OTHERWISE}"
+    return Note("long_numbers", told, column=name)
 
 
 def _odd_cells(name: str, values: Any, odd: np.ndarray, what: str, line_of: LineOf) -> Note:
@@ -313,26 +294,12 @@ def _kind_of_text(
     if n_numbers == 0 or found.codes > MOST_CODES * n_numbers:
         return "categorical", []
     if _merges(texts):
-        note = Note(
-            "long_numbers",
-            f"whole numbers that differ only beyond 15 digits, read as categories; {OTHERWISE}",
-            column=name,
-        )
-        return "categorical", [note]
+        return "categorical", [_long_numbers(name)]
     many = found.distinct >= MANY_NUMBERS or all(map(_is_no_word, found.odd))
     if n_odd <= (MOST_ODD if many else MOST_ODD_OF_FEW) * cells:
         return "numeric", []
     if many and len(found.odd) <= FEW_WORDS and n_odd <= MOST_WORDS_SHARE * cells:
-        note = Note(
-            "many_odd_cells",
-            f"{n_odd:,} of {cells:,} cells are words, and gaps now; if they mean something, "
-            f"{OTHERWISE} (categorical)",
-            column=name,
-            cells=n_odd,
-            example=next(iter(found.odd)),
-            warning=True,
-        )
-        return "numeric", [note]
+        return "numeric", [_many_odd_cells(name, found.odd)]
     if n_numbers >= cells / 2:
         note = Note(
             "numbers_and_words",

@@ -9,7 +9,8 @@ import pandas as pd
 
 from mlops.data.encoders import is_extreme
 from mlops.data.notes import Note
-from mlops.data.reading import ReadColumn, Wish, wish_for
+from mlops.data.reading import ReadColumn
+from mlops.wishes import Wish, wish_for
 
 # In smaller tables all cells of an honest column may differ.
 FEWEST_ROWS = 50

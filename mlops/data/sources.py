@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from mlops.data.csv_files import CsvFile
 from mlops.data.names import nearest, stripped
 from mlops.data.notes import Note
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
@@ -63,7 +62,7 @@ def read_file(
     *,
     separator: str | None = None,
     encoding: str | None = None,
-    is_text: Callable[[str], bool] = lambda name: True,
+    is_text: Callable[[str], bool] | None = None,
 ) -> RawTable:
     """Reads a table of a file: CSV all as text, what has types with them.
 
@@ -79,19 +78,18 @@ def read_file(
     """
     with fetched(path) as local, readable(path):
         file = open_file(local, separator, encoding)
-        frame = file.frame(is_text) if isinstance(file, CsvFile) else file.frame()
+        frame = file.frame(is_text)
     names, blanks = stripped(list(frame))
     frame.columns = pd.Index(names)
     name = local.with_suffix("").stem if local.suffix.lower() == ".gz" else local.stem
     target = TARGET if TARGET in frame else None
-    decimal = file.decimal if isinstance(file, CsvFile) else "."
 
     def line_of(row: int) -> int | None:
         with suppress(OSError):  # a copy of an object store's file is gone
             return file.line_of(row)
         return None
 
-    return RawTable(frame, name, str(path), target, (*file.notes, *blanks), decimal, line_of)
+    return RawTable(frame, name, str(path), target, (*file.notes, *blanks), file.decimal, line_of)
 
 
 @contextmanager

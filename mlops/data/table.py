@@ -22,12 +22,14 @@ from mlops.data.columns import some_of, type_of
 from mlops.data.labels import Label
 from mlops.data.names import nearest
 from mlops.data.notes import Note
-from mlops.data.reading import Reading, Wish, read_column, wish_for
+from mlops.data.numbers import PLAIN
+from mlops.data.reading import Reading, read_column
 from mlops.data.rowhash import row_hashes
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import TARGET, SyntheticSpec
 from mlops.errors import InputError, TableError
+from mlops.wishes import OF_TEXT, Wish, wish_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +135,7 @@ def load_parts(
     kept = {target or TARGET, group}
 
     def is_text(name: str) -> bool:
-        return name.strip() in kept or wish_for(name, wishes or {}) not in (
-            None,
-            "numeric",
-            "drop",
-            "keep",
-        )
+        return name.strip() in kept or wish_for(name, wishes or {}) in OF_TEXT
 
     def read(file: str | Path, is_text: Callable[[str], bool]) -> RawTable:
         return read_file(file, separator=separator, encoding=encoding, is_text=is_text)
@@ -150,15 +147,16 @@ def load_parts(
     if group is not None:
         type_of(group, raw.frame[group].array)  # lists are refused
     groups = None if group is None else raw.frame[group]
-    times = None if time is None else pd.Series(read_column(time, raw.frame[time].array).values)
+    times = None if time is None else _times(raw, time, wishes or {})
     if group is not None and wish_for(group, wishes or {}) is None:
         wishes = {**(wishes or {}), group: "drop"}
 
     table = check_table(raw, target, 3 if test_path is None else 2, wishes)
     tables = [table]
     if test_path is not None:
-        numeric = {reading.name for reading in table.readings if reading.kind == "numeric"}
-        test_raw = read(test_path, lambda name: name.strip() not in numeric)
+        # What is a plain number by itself may be written otherwise in its column: `1.234`.
+        plain = {r.name for r in table.readings if r.kind == "numeric" and r.numbers == PLAIN}
+        test_raw = read(test_path, lambda name: name.strip() not in plain)
         tables.append(check_test_table(test_raw, target, table))
     _raise_if([problem for checked in tables for problem in checked.problems])
 
@@ -171,7 +169,7 @@ def load_parts(
         table.codes,
         spec if test_path is None else spec.beside_test_file(),
         group=groups,
-        time=None if times is None else times.rename(time),
+        time=times,
         line_of=lambda row: raw.line_of(row) or row + 1,
         hashes=hashes,
     )
@@ -198,6 +196,14 @@ def load_parts(
         ),
         columns=columns,
     )
+
+
+def _times(raw: RawTable, name: str, wishes: Mapping[str, Wish]) -> pd.Series:
+    """Reads the column that rows are split by, as it is read if it is a feature."""
+    wish = wish_for(name, wishes)
+    wish = None if wish in ("keep", "drop") else wish
+    read = read_column(name, raw.frame[name].array, wish, decimal=raw.decimal)
+    return pd.Series(read.values, name=name)
 
 
 def _without_empty(table: CheckedTable, rows: np.ndarray) -> tuple[CheckedTable, list[Note]]:

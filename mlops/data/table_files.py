@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,11 +30,15 @@ class TableFile(Protocol):
         schema: The columns.
         n_rows: Number of rows, if it is known before all are read.
         notes: How it is written, where that is not usual.
+        decimal: The likelier decimal sign of numbers that are text.
     """
 
     schema: pa.Schema
     n_rows: int | None
     notes: tuple[Note, ...]
+
+    @property
+    def decimal(self) -> str: ...
 
     def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
         """Reads some columns from the first row to the last.
@@ -46,8 +50,12 @@ class TableFile(Protocol):
             TableError: The file is damaged.
         """
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
         """Reads the whole table, its columns as they are: text where the file has no types.
+
+        Args:
+            is_text: Tells of a column whether it must stay text, in a file without types, although
+                all its cells are plain numbers and gaps; all do by default.
 
         Raises:
             TableError: The file is damaged.

@@ -86,6 +86,16 @@ def tables_of(rows: Iterable[TypedRow], schema: pa.Schema) -> Iterator[pa.Table]
         yield table()
 
 
+def chosen_tables(
+    rows: Iterable[TypedRow], schema: pa.Schema, names: Sequence[str], n_rows: int | None
+) -> Iterator[tuple[pa.Table, float]]:
+    """Makes tables of some columns, and tells what share of the rows has been read."""
+    done = 0
+    for table in tables_of(rows, pa.schema([schema.field(name) for name in names])):
+        done += len(table)
+        yield table, done / max(1, n_rows or 0)
+
+
 def _kind_of(value: Any) -> str:
     if type(value) is int:
         if abs(value) <= _EXACT:

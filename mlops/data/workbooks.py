@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import zipfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 from mlops.data.arrow import pandas_frame
 from mlops.data.names import check_names, stripped
 from mlops.data.notes import Note
-from mlops.data.typed_rows import TypedRow, schema_of, tables_of
+from mlops.data.typed_rows import TypedRow, chosen_tables, schema_of, tables_of
 from mlops.errors import TableError
 
 
@@ -35,6 +35,8 @@ class Workbook:
     Raises:
         TableError: The file is no workbook, or columns have no name or the same one.
     """
+
+    decimal = "."
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -59,16 +61,14 @@ class Workbook:
         self.n_rows: int | None = n_rows
 
     def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
-        """Yields rows of the columns named, and the share read by then."""
-        schema, done = pa.schema([self.schema.field(name) for name in names]), 0
-        for table in tables_of(self._rows(), schema):
-            done += len(table)
-            yield table, done / max(1, self.n_rows or 0)
+        """Returns rows of the columns named, and the share read by then."""
+        return chosen_tables(self._rows(), self.schema, names, self.n_rows)
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
         """Reads the whole table."""
-        tables = [table for table, _ in self.tables(self.schema.names)]
-        return pandas_frame(pa.concat_tables(tables) if tables else self.schema.empty_table())
+        return pandas_frame(
+            pa.concat_tables([self.schema.empty_table(), *tables_of(self._rows(), self.schema)])
+        )
 
     def line_of(self, row: int) -> int | None:
         """Returns the sheet's row, from 1, that a row of the table, from 0, is."""

@@ -18,20 +18,11 @@ from pydantic import (
     model_validator,
 )
 
+from mlops.wishes import Wish
+
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 
 Auto = Literal["auto"]
-ColumnWish = Literal[
-    "numeric",
-    "categorical",
-    "date",
-    "day_first",
-    "month_first",
-    "decimal_comma",
-    "decimal_point",
-    "drop",
-    "keep",
-]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -141,7 +132,7 @@ class DataSettings(Section):
     synthetic: SyntheticSettings = Field(
         SyntheticSettings(), description="the synthetic table, if none of these is given"
     )
-    columns: dict[str, ColumnWish] = Field(
+    columns: dict[str, Wish] = Field(
         {},
         description="what columns are, by name or pattern, where the table does not show it: "
         "numeric, categorical or date; day_first or month_first of dates, decimal_comma or "
@@ -204,10 +195,10 @@ class DataSettings(Section):
         return self
 
     @property
-    def wishes(self) -> dict[str, ColumnWish]:
+    def wishes(self) -> dict[str, Wish]:
         """What is said of columns, by name or pattern."""
-        kept: dict[str, ColumnWish] = dict.fromkeys(self.keep, "keep")
-        dropped: dict[str, ColumnWish] = dict.fromkeys(self.drop, "drop")
+        kept: dict[str, Wish] = dict.fromkeys(self.keep, "keep")
+        dropped: dict[str, Wish] = dict.fromkeys(self.drop, "drop")
         return {**self.columns, **kept, **dropped}
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 NAME = "model"
 PREDICTOR = "predictor"
 EXAMPLE_ROWS = 5
-REQUIREMENTS = ("mlflow", "numpy", "pandas", "safetensors", "torch")
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
 # The part of this package that a model needs to predict.
 CODE = (
     "__init__",
@@ -58,6 +58,7 @@ CODE = (
     "data/columns",
     "data/date_columns",
     "data/dates",
+    "data/durations",
     "data/encoders",
     "data/features",
     "data/levels",
@@ -71,6 +72,7 @@ CODE = (
     "nn/mlp",
     "tracking/__init__",
     "tracking/pyfunc",
+    "wishes",
 )
 
 

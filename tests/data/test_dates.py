@@ -14,13 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlops.data.dates import (
-    DateFormat,
-    as_seconds,
-    as_times,
-    find_dates,
-    read_duration,
-)
+from mlops.data.dates import DateFormat, as_times, find_dates
+from mlops.data.durations import as_seconds, read_duration
 
 NEW_YORK = timezone(timedelta(hours=-5))
 

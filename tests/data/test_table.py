@@ -233,6 +233,35 @@ def test_every_problem_of_a_test_file_is_named(bad: Bad, tmp_path: Path) -> None
     assert [words for words in bad.says if words not in message] == [], message
 
 
+def test_a_test_file_is_read_by_the_training_columns_formats(tmp_path: Path) -> None:
+    """Its cells alone would be plain numbers, and dates of either order."""
+    rows = np.arange(N)
+    amounts = [f"{1 + row % 9}.{row:03}" + (",5" if row % 2 else "") for row in rows]
+    days = [f"{row % 28 + 1:02}/03/2024" for row in rows]
+    clocks = [f"{row % 24}:30" for row in rows]
+    frame = small_frame().assign(amount=amounts, day=days, clock=clocks)
+    training = csv_of(frame, "train.csv")(tmp_path)
+    test = csv_of(frame[(rows % 2 == 0) & (rows % 28 < 12)].assign(clock="3600"), "test.csv")(
+        tmp_path
+    )
+    parts = load_parts(path=training, test_path=test)
+    whole, part = parts.train.table, parts.test.table
+    chosen = (rows % 2 == 0) & (rows % 28 < 12)
+    assert part["amount"].tolist() == whole["amount"][chosen].tolist()
+    assert min(part["amount"]) >= 1000
+    assert part["day"].tolist() == whole["day"][chosen].tolist()
+    assert set(part["clock"]) == {3600.0}
+
+
+def test_a_column_of_times_is_split_by_as_it_is_wished(tmp_path: Path) -> None:
+    days = [f"{row % 12 + 1:02}/{row // 12 + 1:02}/2024" for row in range(N)]
+    path = csv_of(with_column("day", days))(tmp_path)
+    for wish in ("day_first", "month_first"):
+        parts = load_parts(path=path, time="day", wishes={"day": wish})
+        times = parts.train.table["day"].to_numpy()
+        assert times[parts.train.rows].max() <= times[parts.test.rows].min()
+
+
 def test_problems_of_both_files_are_raised_together(tmp_path: Path) -> None:
     training = parquet_of(small_frame().assign(tags=[[1]] * N))(tmp_path)
     test = csv_of(first_cells("target", ["maybe"]).assign(tags=1), "test.csv")(tmp_path)

@@ -293,7 +293,6 @@ def test_overload_is_refused_with_retry_after_and_passes(narrow: Endpoint, hold:
 
 
 def test_the_page_is_open_and_what_it_asks_is_not(shared_store: Store, mixed: Served) -> None:
-    pytest.importorskip("mlops.serving.page_files")
     settings = EndpointSettings(page=True)
     with serve_champion(shared_store, settings, token=TOKEN) as endpoint:
         nobody = {"Authorization": ""}
