@@ -96,11 +96,16 @@ class CsvFile:
         numbers = {name: PlainNumbers() for name in names if not stays(name)}
         texts: dict[str, list[pa.Array]] = {name: [] for name in names if name not in numbers}
         again = set()
-        for table, _ in self._tables(names, pa.large_string()):
+        rows = 0
+        for table, share in self._tables(names, pa.large_string()):
+            rows += len(table)
+            expected = int(1.05 * rows / share)
             for name in names:
                 if name in texts:
                     texts[name] += table[name].chunks
-                elif name in numbers and not all(map(numbers[name].add, table[name].chunks)):
+                elif name in numbers and not all(
+                    numbers[name].add(cells, expected) for cells in table[name].chunks
+                ):
                     if numbers[name].is_empty:
                         texts[name] = list(table[name].chunks)
                     else:

@@ -270,7 +270,7 @@ def read_column(
     if form == PLAIN:
         numbers = cast_plain(texts)
         if numbers is not None:
-            return numbers, np.array([], dtype=np.int64)
+            return np.require(numbers, requirements="W"), np.array([], dtype=np.int64)
     encoded = pc.dictionary_encode(texts)
     chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
     numbers = np.empty(len(texts), dtype=np.float64)

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 
 from mlops.errors import TableError
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**21
 
 
 def ending_of(path: str | Path) -> str:

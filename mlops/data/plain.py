@@ -21,11 +21,17 @@ class PlainNumbers:
     """
 
     def __init__(self) -> None:
-        self._pieces: list[np.ndarray] = []
+        # Memory is taken once: a list of pieces, joined in the end, would take it twice.
+        self._numbers = np.empty(0)
+        self._n = 0
         self._has_codes = self._has_fractions = False
 
-    def add(self, texts: Any) -> bool:
-        """Adds texts ([N] pyarrow array), unless one is neither plain number nor gap.
+    def add(self, texts: Any, n_expected: int = 0) -> bool:
+        """Adds texts, unless one is neither plain number nor gap.
+
+        Args:
+            texts: [N] pyarrow array.
+            n_expected: The likely number of all texts, those before and after these too.
 
         Returns:
             Whether they were added.
@@ -44,13 +50,19 @@ class PlainNumbers:
             # Few numbers start so, and a pattern takes long.
             zeros = pc.filter(texts, pc.starts_with(texts, "0"))
             self._has_codes = bool(pc.any(pc.match_substring_regex(zeros, "^0[0-9]")).as_py())
-        self._pieces.append(numbers)
+        end = self._n + len(numbers)
+        if end > len(self._numbers):
+            kept = self._numbers[: self._n]
+            self._numbers = np.empty(max(min(n_expected, 64 * end), end + end // 8))
+            self._numbers[: self._n] = kept
+        self._numbers[self._n : end] = numbers
+        self._n = end
         return True
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was added so far."""
-        return not self._pieces
+        return not self._n
 
     @property
     def are_codes(self) -> bool:
@@ -59,7 +71,7 @@ class PlainNumbers:
 
     def all(self) -> np.ndarray:
         """Returns all numbers, NaN for a gap: [N] float64."""
-        return np.concatenate(self._pieces) if self._pieces else np.empty(0)
+        return self._numbers[: self._n]
 
 
 def cast_plain(texts: Any) -> np.ndarray | None:
@@ -69,10 +81,9 @@ def cast_plain(texts: Any) -> np.ndarray | None:
         texts: A pyarrow array of text, or chunked array: [N].
 
     Returns:
-        NaN for a gap: [N] float64.
+        NaN for a gap: [N] float64, which may be read-only.
     """
-    longest = pc.max(pc.binary_length(texts)).as_py() or 0
-    if longest > LONGEST_NUMBER:
+    if _longest(texts) > LONGEST_NUMBER:
         return None
     for prepare in (lambda: texts, lambda: _without_gaps(texts)):
         try:
@@ -82,8 +93,20 @@ def cast_plain(texts: Any) -> np.ndarray | None:
             continue
         if np.isinf(numbers).any() or not _are_gaps(texts, numbers):
             return None
-        return numbers if numbers.flags.writeable else numbers.copy()
+        return numbers
     return None
+
+
+def _longest(texts: Any) -> int:
+    """Returns the bytes of the longest text."""
+    if isinstance(texts, pa.ChunkedArray):
+        return max(map(_longest, texts.chunks), default=0)
+    if not len(texts):
+        return 0
+    # Differences of the offsets: a kernel of Arrow's would make an array first.
+    width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    offsets = np.frombuffer(texts.buffers()[1], width)[texts.offset :][: len(texts) + 1]
+    return int(np.diff(offsets).max())
 
 
 def _are_gaps(texts: Any, numbers: np.ndarray) -> bool:
