@@ -34,7 +34,7 @@ from benchmarks import report
 from benchmarks.comparators import seed_task
 from benchmarks.comparators.seed_task import HIDDEN_DIMS, Data
 from benchmarks.report import Row
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.precision import DTYPES, applied
 from mlops.nn.records import TrialResult
 from mlops.nn.training import fit

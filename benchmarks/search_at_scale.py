@@ -26,7 +26,7 @@ from benchmarks import report
 from benchmarks.contenders import SEED_TASK
 from benchmarks.report import Row
 from benchmarks.search_quality import make_task, quality_row
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import TrialResult
 from mlops.nn.training import fit
 from mlops.settings.study import TuneSettings

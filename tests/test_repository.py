@@ -324,7 +324,7 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
         ("ray_jobs.generate_data", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
         ("ray_jobs.predict", ["torch", "mlflow", "ray", "sklearn", "pandas", "pyarrow"]),
         ("ray_jobs.init_mlflow", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
-        ("mlops.space", ["yaml", "pydantic", "numpy"]),
+        ("mlops.configuration.space", ["yaml", "pydantic", "numpy"]),
         ("mlops.tuning.study", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
     ],
 )

@@ -12,13 +12,13 @@ import yaml
 from pydantic import BaseModel
 
 from mlops import flags as read_flags
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import SearchSpace
 from mlops.errors import SettingsError
-from mlops.hyperparameters import Hyperparameters
 from mlops.settings.sections import ResourceSettings, Section, SyntheticSettings
 from mlops.settings.serving import PredictSettings
 from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
 from mlops.settings.study import TrainSettings, TuneSettings
-from mlops.space import SearchSpace
 
 REPOSITORY = Path(__file__).parents[1]
 JOBS: dict[str, Any] = {

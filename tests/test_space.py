@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.space import Choice, Int, SearchSpace, Uniform
 from mlops.errors import SettingsError
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.space import Choice, Int, SearchSpace, Uniform
 
 REALS = {
     "learning_rate": (1e-6, 10.0),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import streams
 from mlops.nn.graphs import Lane
 from mlops.nn.metrics import accuracy, macro_f1

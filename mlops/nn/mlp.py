@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import activations
 
 # Elements to a multiple of which a row is stored. A GPU's fast products want 16 bytes, also of
@@ -24,7 +24,7 @@ class MLP(torch.nn.Module):
         n_features: Width of the input.
         n_classes: Width of the output.
         hidden_dims: Width of each hidden layer.
-        activation: A name of `mlops.hyperparameters.ACTIVATIONS`.
+        activation: A name of `mlops.configuration.hyperparameters.ACTIVATIONS`.
         dropout: Probability of dropping a hidden unit in train mode.
     """
 

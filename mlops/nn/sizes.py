@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 
 # Rows staged at a time. Dropout noise is drawn by these chunks, so changing it changes results.
 CHUNK_ROWS = 2048

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import precision as precisions
 from mlops.nn.group import Group, Run, Task
 from mlops.nn.grouping import group_members

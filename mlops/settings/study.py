@@ -16,8 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from mlops.configuration.hyperparameters import NAMES, Hyperparameters, problem_with
+from mlops.configuration.space import REALS, SearchSpace, number
 from mlops.errors import SettingsError
-from mlops.hyperparameters import NAMES, Hyperparameters, problem_with
 from mlops.settings.sections import (
     Address,
     Auto,
@@ -28,7 +29,6 @@ from mlops.settings.sections import (
     TrackingSettings,
     shortened,
 )
-from mlops.space import REALS, SearchSpace, number
 
 _DEFAULT = Hyperparameters()
 # MLflow keeps no longer name of a run.
@@ -146,7 +146,7 @@ class TuneSettings(StudySettings):
             "dropout": {"uniform": [0.0, 0.5]},
             "weight_decay": {"loguniform": [1e-6, 1e-1]},
         },
-        description="distributions over hyperparameters (see mlops/space.py)",
+        description="distributions over hyperparameters (see mlops/configuration/space.py)",
     )
     defaults: dict[str, Any] = Field(
         {}, description="trial 0, and the values of what the space leaves out"

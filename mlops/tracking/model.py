@@ -27,8 +27,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops.configuration.hyperparameters import NAMES, Hyperparameters
 from mlops.errors import TrackingError
-from mlops.hyperparameters import NAMES, Hyperparameters
 from mlops.tracking import pyfunc
 from mlops.tracking.card import json_rows
 from mlops.tracking.checksums import SHA256_TAG, write_checksums
@@ -53,7 +53,8 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
 CODE = (
     "__init__",
     "errors",
-    "hyperparameters",
+    "configuration/__init__",
+    "configuration/hyperparameters",
     "data/__init__",
     "data/columns",
     "data/date_columns",

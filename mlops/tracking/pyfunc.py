@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.errors import TrackingError
-from mlops.hyperparameters import Hyperparameters
 
 if TYPE_CHECKING:
     import numpy as np

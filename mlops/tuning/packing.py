@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import Choice, Int, SearchSpace
 from mlops.errors import InputError
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.grouping import seconds_of_step
 from mlops.nn.records import MERIT
 from mlops.nn.sizes import TableSize, most_members
-from mlops.space import Choice, Int, SearchSpace
 
 # A searcher that hears of nothing before it has proposed everything is a random one.
 ROUNDS = 4

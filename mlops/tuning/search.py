@@ -13,9 +13,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
-from mlops.hyperparameters import Hyperparameters
-from mlops.space import SearchSpace
 from mlops.tracking.logger import is_tried_in_parts, trained
 from mlops.tracking.record import TrialRecord
 from mlops.tuning.packing import Packing

@@ -10,7 +10,7 @@ import numpy as np
 from ray import tune
 from ray.tune.search import Searcher
 
-from mlops.space import Choice, Distribution, Int, Point, SearchSpace
+from mlops.configuration.space import Choice, Distribution, Int, Point, SearchSpace
 
 # The name of the metric that searchers are told.
 SCORE = "score"

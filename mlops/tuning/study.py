@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops import cluster, machines
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import SearchSpace
 from mlops.data.notes import to_json, told
 from mlops.errors import InputError, RecordError, StudyError, TableError, TrackingError
 from mlops.files import is_uri
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.sizes import TableSize
 from mlops.settings.sections import DataSettings, TrackingSettings
-from mlops.space import SearchSpace
 from mlops.tracking.probe import without_password
 from mlops.tracking.spool import Spool
 from mlops.tracking.storage import checkpoint_folder, study_folder

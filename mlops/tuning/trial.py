@@ -16,7 +16,7 @@ import numpy as np
 import ray
 from ray import tune
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, Outcome, TrialResult, merit
 from mlops.tuning.checkpoint import Checkpoints, Told
 

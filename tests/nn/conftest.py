@@ -9,7 +9,7 @@ import pytest
 import torch
 from nn_harness import Table, standardize
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import streams
 from mlops.nn.mlp import MLP, PackedMLP
 from mlops.nn.records import EpochRecord, Outcome, TrialResult

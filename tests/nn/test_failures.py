@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nn_harness import History, Table, run
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import EpochRecord, Outcome
 from mlops.nn.training import Halving, fit
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from nn_harness import History, Table, load, run
 
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn.graphs import Graphs, Lane
 from mlops.nn.passes import Rows
 from mlops.nn.precision import DTYPES

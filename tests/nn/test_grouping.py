@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn import grouping
 from mlops.nn.grouping import group_members
 

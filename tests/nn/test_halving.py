@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nn_harness import History, Table, order, run
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.nn.training import Halving, PackTraining

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.hyperparameters import ACTIVATIONS, NAMES, Hyperparameters, problem_with
+from mlops.configuration.hyperparameters import ACTIVATIONS, NAMES, Hyperparameters, problem_with
 
 valid = st.builds(
     Hyperparameters,

@@ -10,7 +10,7 @@ import torch
 from nn_harness import Table, run
 from torch import Tensor
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.graphs import Lane
 from mlops.nn.training import Halving
 

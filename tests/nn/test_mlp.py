@@ -15,7 +15,7 @@ from nn_harness import (
     padding,
 )
 
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn import activations, sizes
 from mlops.nn.mlp import MLP, PackedMLP, Workspace
 from mlops.nn.passes import Passes, Rows

@@ -30,7 +30,7 @@ def imported(source: str) -> set[str]:
 @pytest.mark.parametrize("module", MODULES)
 def test_sources_import_nothing_else(module: str) -> None:
     source = Path(mlops.nn.__path__[0], module.rpartition(".")[2] + ".py").read_text()
-    allowed = ("torch", "numpy", "mlops.nn", "mlops.hyperparameters")
+    allowed = ("torch", "numpy", "mlops.nn", "mlops.configuration.hyperparameters")
     for name in imported(source):
         own = any(name == root or name.startswith(root + ".") for root in allowed)
         assert own or name.partition(".")[0] in sys.stdlib_module_names, name

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nn_harness import padding
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nn_harness import History, Table, padding, run
 
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn import group, streams
 from mlops.nn.mlp import MLP, PackedMLP
 from mlops.nn.optimizer import PackedAdamW

@@ -7,7 +7,7 @@ import pytest
 import torch
 from nn_harness import Table, run, train_plainly
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 
 CASES = {
     "relu": Hyperparameters(hidden_dims=(16, 8), dropout=0.2),

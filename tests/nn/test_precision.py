@@ -8,7 +8,7 @@ import pytest
 import torch
 from nn_harness import Table, load, run
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 
 MEMBERS = [
     Hyperparameters(hidden_dims=dims, epochs=8, dropout=0.1 * k, activation=name)

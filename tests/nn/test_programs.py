@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn.graphs import Graphs
 from mlops.nn.training import Halving
 

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import json, logging, resource, sys
 import numpy as np, torch
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.training import fit
 from mlops.nn.records import TrialResult
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import sizes
 from mlops.nn.sizes import TableSize, most_members, pack_bytes
 
 SCRIPT = """
 import json, sys
 import numpy as np, torch
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.passes import Rows
 from mlops.nn.training import PackTraining
 

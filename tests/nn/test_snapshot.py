@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nn_harness import Table
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.passes import Rows
 from mlops.nn.records import EpochRecord, TrialResult
 from mlops.nn.training import Halving, PackTraining, Snapshot

@@ -15,7 +15,7 @@ from nn_harness import Table, load, run
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 import mlops
-from mlops.hyperparameters import ACTIVATIONS, Hyperparameters
+from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn.records import METRIC_NAMES, METRICS, EpochRecord, Outcome
 from mlops.nn.training import Halving, fit
 
@@ -156,7 +156,7 @@ def test_read_only_arrays_are_taken_without_a_warning() -> None:
     # torch warns once a process, so only a fresh process can tell.
     script = """
 import numpy as np
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.training import fit
 x, y = np.ones((8, 2), np.float32), np.arange(8) % 2
 for part in (x, y):

@@ -20,8 +20,8 @@ import requests
 import torch
 import uvicorn
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.features import FeatureEncoder
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.serving.app import make_app
 from mlops.serving.champion import Champion

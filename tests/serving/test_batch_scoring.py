@@ -22,11 +22,11 @@ import torch
 from hypothesis import strategies as st
 
 from mlops.cluster import Connection
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.blocks import Block, open_table
 from mlops.data.features import FeatureEncoder
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError, TrackingError
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.serving import batch
 from mlops.serving.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer

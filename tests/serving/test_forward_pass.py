@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from endpoint_harness import make_card, make_predictor, mixed_table, numeric_table, rows_of
 
+from mlops.configuration.hyperparameters import ACTIVATIONS
 from mlops.errors import TrackingError
-from mlops.hyperparameters import ACTIVATIONS
 from mlops.serving import network
 from mlops.serving.predictor import ServedModel
 from mlops.serving.reading import read_cells

@@ -14,8 +14,8 @@ import pytest
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from study_harness import made
 
+from mlops.configuration.hyperparameters import NAMES, Hyperparameters
 from mlops.errors import TrackingError
-from mlops.hyperparameters import NAMES, Hyperparameters
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome, TrialResult
 from mlops.tracking import writer as writer_module
 from mlops.tracking.logger import StudyLogger, failure_reason

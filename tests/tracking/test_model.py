@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.features import FeatureEncoder
 from mlops.errors import TrackingError
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.tracking import checksums, model, pyfunc
 from mlops.tracking.model import LoggedModel, log_model

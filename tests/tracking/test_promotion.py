@@ -15,9 +15,9 @@ import pytest
 import torch
 from dying import processes
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.tracking import lease, promotion, registry
 from mlops.tracking.lease import Lease, PromoterTag

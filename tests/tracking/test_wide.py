@@ -15,10 +15,10 @@ import pytest
 import torch
 from study_harness import read
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.dataset import fit_encoder
 from mlops.data.notes import Note
 from mlops.data.table import Part, Parts
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.settings.study import TuneSettings
 from mlops.tracking import registry

@@ -23,8 +23,8 @@ import torch
 from safetensors.torch import save
 from servers import object_store
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.files import exists
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.passes import Passes
 from mlops.tuning import checkpoint
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows

@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings, strategies
 from safetensors.torch import load
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.record import TrialRecord

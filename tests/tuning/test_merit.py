@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.group import Run, Task
 from mlops.nn.passes import Rows
 from mlops.nn.records import MERIT, METRICS, EpochRecord, Outcome, TrialResult, merit

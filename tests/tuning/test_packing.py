@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import pytest
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import SearchSpace
 from mlops.nn.sizes import TableSize, pack_bytes
-from mlops.space import SearchSpace
 from mlops.tuning.packing import (
     MOST_MEMBERS,
     ROUNDS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlops.hyperparameters import Hyperparameters
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import METRIC_NAMES, Outcome
 from mlops.tuning import progress as progress_module
 from mlops.tuning.ledger import Ledger, Row

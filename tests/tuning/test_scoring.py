@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.features import FeatureEncoder
 from mlops.data.table import Part
-from mlops.hyperparameters import Hyperparameters
 from mlops.nn.mlp import MLP
 from mlops.tracking.pyfunc import Predictor
 from mlops.tuning.scoring import score_part, with_columns_of

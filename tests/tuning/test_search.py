@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
-from mlops.hyperparameters import Hyperparameters
-from mlops.space import SearchSpace
 from mlops.tracking.record import TrialRecord
 from mlops.tuning.packing import Packing
 from mlops.tuning.search import SEARCHERS, WORST, PackSearch

@@ -16,8 +16,8 @@ from hyperopt.pyll import scope
 from ray.tune.search import Searcher
 from ray.tune.search.hyperopt import HyperOptSearch
 
-from mlops.hyperparameters import Hyperparameters
-from mlops.space import SearchSpace
+from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.configuration.space import SearchSpace
 from mlops.tracking.record import TrialRecord
 from mlops.tuning import tpe
 from mlops.tuning.packing import Packing

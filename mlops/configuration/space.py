@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlops.configuration.hyperparameters import NAMES, problem_with
 from mlops.errors import SettingsError
-from mlops.hyperparameters import NAMES, problem_with
 
 INTEGERS = ("batch_size", "epochs")
 REALS = ("learning_rate", "dropout", "weight_decay", "label_smoothing")
