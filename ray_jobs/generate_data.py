@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings import flags
 from mlops.settings.setup import GenerateDataSettings
 
 

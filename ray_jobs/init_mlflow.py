@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings import flags
 from mlops.settings.setup import InitMlflowSettings
 from mlops.tracking.store import open_store
 

@@ -11,8 +11,8 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from mlops import flags
 from mlops.console import leave, run_job
+from mlops.settings import flags
 from mlops.settings.serving import PromoteSettings
 
 

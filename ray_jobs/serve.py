@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags
 from mlops.console import leave, run_job
 from mlops.serving import deployment
+from mlops.settings import flags
 from mlops.settings.serving import ServeSettings
 
 

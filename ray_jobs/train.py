@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import flags, submission
+from mlops import submission
 from mlops.console import leave, run_job
+from mlops.settings import flags
 from mlops.settings.study import TrainSettings
 from mlops.tracking.store import resolve_uri
 from mlops.tuning import study

@@ -14,9 +14,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mlops import flags as read_flags
 from mlops.serving import deployment
 from mlops.serving.security import TOKEN_VARIABLE
+from mlops.settings import flags as read_flags
 from mlops.settings.serving import ServeSettings
 from mlops.settings.study import TuneSettings
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlops import flags as read_flags
+from mlops.settings import flags as read_flags
 from mlops.settings.serving import AppSettings, PredictSettings, PromoteSettings, ServeSettings
 from mlops.settings.setup import (
     GenerateDataSettings,

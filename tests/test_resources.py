@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mlops import flags
 from mlops.errors import InputError
 from mlops.machines import Workers, _gpu_memory, fitting_workers, workers
+from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 
 CPUS_ALONE = {"CPU": 8.0, "memory": 1e9}

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from mlops import flags as read_flags
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import SettingsError
+from mlops.settings import flags as read_flags
 from mlops.settings.sections import ResourceSettings, Section, SyntheticSettings
 from mlops.settings.serving import PredictSettings
 from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings

@@ -26,7 +26,7 @@ from mlops.data.screening import screen
 from mlops.data.sources import RawTable
 from mlops.data.spelling import meant_names
 from mlops.errors import TableError
-from mlops.wishes import Wish, fits, wish_for
+from mlops.settings.wishes import Wish, fits, wish_for
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
 from mlops.data.spelling import EXACT_DOUBLE, is_gap, tidy
 from mlops.errors import TableError
-from mlops.wishes import Wish, wish_for
+from mlops.settings.wishes import Wish, wish_for
 
 # Of the cells of a column of numbers at most this share may be odd, and of one with few distinct
 # numbers, which may well be names of levels, fewer.

@@ -10,7 +10,7 @@ import pandas as pd
 from mlops.data.encoders import is_extreme
 from mlops.data.notes import Note
 from mlops.data.reading import ReadColumn
-from mlops.wishes import Wish, wish_for
+from mlops.settings.wishes import Wish, wish_for
 
 # In smaller tables all cells of an honest column may differ.
 FEWEST_ROWS = 50

@@ -29,7 +29,7 @@ from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, r
 from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import TARGET, SyntheticSpec
 from mlops.errors import InputError, TableError
-from mlops.wishes import OF_TEXT, Wish, wish_for
+from mlops.settings.wishes import OF_TEXT, Wish, wish_for
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""The settings of every job: typed and frozen; `mlops.flags` reads them."""
+"""The settings of every job: typed and frozen; `mlops.settings.flags` reads them."""

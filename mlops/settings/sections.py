@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from mlops.wishes import Wish
+from mlops.settings.wishes import Wish
 
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 

@@ -73,7 +73,8 @@ CODE = (
     "nn/mlp",
     "tracking/__init__",
     "tracking/pyfunc",
-    "wishes",
+    "settings/__init__",
+    "settings/wishes",
 )
 
 

@@ -6,9 +6,9 @@ import sys
 
 import echo_app
 
-from mlops import flags
 from mlops.console import leave, run_job
 from mlops.serving import deployment
+from mlops.settings import flags
 from mlops.settings.serving import ServeSettings
 
 if __name__ == "__main__":

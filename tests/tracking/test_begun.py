@@ -14,9 +14,9 @@ import pytest
 import yaml
 from dying import PACKING, REFUSED, create, create_and_die, processes
 
-from mlops import flags
 from mlops.data.versions import RELEASE
 from mlops.errors import InputError
+from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 from mlops.tracking.begun import (
     LONGEST_PART,

@@ -43,7 +43,7 @@ def load(
         SettingsError: With every problem of the file and the flags, a line each.
         SystemExit: After `--help`.
     """
-    default = Path(__file__).parent.parent / "configs" / f"{name}.yaml"
+    default = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{name}",
         description=description,
