@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import submission
+from mlops.cluster import submission
 from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings

@@ -36,7 +36,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
 def ray_cluster() -> Iterator[None]:
     """One local Ray for all that runs inside the test process."""
     # Not above: the tests of `mlops.nn` also run where there is no Ray.
-    from mlops.cluster import Connection
+    from mlops.cluster.connection import Connection
 
     connection = Connection()
     connection.open()

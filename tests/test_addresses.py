@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from servers import free_port
 
-from mlops import cluster, remote_job, submission
+from mlops.cluster import connection, remote_job, submission
 from mlops.errors import InputError
 
 
@@ -38,7 +38,7 @@ def other_server() -> Iterator[str]:
 
 @pytest.fixture
 def silent_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    for module in (cluster, submission):
+    for module in (connection, submission):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -55,7 +55,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refused(address: str | None) -> str:
     with pytest.raises(InputError) as raised:
-        cluster.Connection(address).open()
+        connection.Connection(address).open()
     return str(raised.value)
 
 

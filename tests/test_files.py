@@ -16,11 +16,12 @@ import pytest
 from pyarrow.fs import FileSelector, FileSystem
 from servers import free_port, object_store
 
-from mlops import files, machines
+from mlops import files
+from mlops.cluster import machines
+from mlops.cluster.machines import check_storage
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError
 from mlops.files import exists, is_same, local_copy, remove, replacing
-from mlops.machines import check_storage
 
 
 @pytest.fixture(scope="module")

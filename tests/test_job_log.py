@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.job_log import JobLog
+from mlops.cluster.job_log import JobLog
 
 
 def shown(*readings: str | list[str]) -> tuple[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from mlops.cluster.machines import Workers, _gpu_memory, fitting_workers, workers
 from mlops.errors import InputError
-from mlops.machines import Workers, _gpu_memory, fitting_workers, workers
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 

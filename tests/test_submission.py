@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from servers import free_port
 
-from mlops import submission
+from mlops.cluster import submission
+from mlops.cluster.job_log import JobLog
 from mlops.errors import InputError, RemoteJobError
-from mlops.job_log import JobLog
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlops import cluster
+from mlops.cluster.connection import Connection
 from mlops.errors import InputError, TableError
 from mlops.files import exists, is_same
 from mlops.settings.sections import TrackingSettings
@@ -89,7 +89,7 @@ def run(job: Job, tracking: TrackingSettings) -> dict[str, Any]:
     with ExitStack() as stack:
         # Libraries may print; stdout is for the job's result alone.
         stack.enter_context(redirect_stdout(sys.stderr))
-        connection = stack.enter_context(closing(cluster.Connection(job.address)))
+        connection = stack.enter_context(closing(Connection(job.address)))
         background = ThreadPoolExecutor(max_workers=1)
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
         check_output(job)
@@ -151,7 +151,7 @@ def _load(job: Job, tracking: TrackingSettings) -> RegisteredModel:
     return load_version(open_registry(tracking.uri), job.model_name, job.version)
 
 
-def open_pool(job: Job, connection: cluster.Connection) -> Pool:
+def open_pool(job: Job, connection: Connection) -> Pool:
     """Chooses who scores: Ray's workers where there is a cluster, else threads.
 
     Raises:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlops.cluster import Connection
+from mlops.cluster.connection import Connection
 from mlops.errors import InputError, ServingError
 from mlops.serving import credentials
 from mlops.serving.announcing import announcement, ray_lives, watch

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 
-from mlops import machines
+from mlops.cluster import machines
 from mlops.errors import ServingError, first_line
 from mlops.serving.scoring import BadRow, Scorer
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from mlops.cluster import lasting_folder
+from mlops.cluster.connection import lasting_folder
 from mlops.errors import InputError
 from mlops.files import DRAFT, is_uri
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from mlops.cluster import lasting_folder
+from mlops.cluster.connection import lasting_folder
 from mlops.errors import TrackingError, first_line
 from mlops.tracking.probe import (
     ELSEWHERE,

@@ -13,8 +13,8 @@ import ray
 import ray.tune.tune as tune_module
 from ray import tune
 
+from mlops.cluster.machines import Workers
 from mlops.data.dataset import Dataset
-from mlops.machines import Workers
 from mlops.nn.records import METRICS
 from mlops.tracking.logger import StudyLogger
 from mlops.tracking.spool import Spool

@@ -14,7 +14,8 @@ from contextlib import ExitStack, closing, contextmanager, redirect_stdout, supp
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlops import cluster, machines
+from mlops.cluster import machines
+from mlops.cluster.connection import Connection
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.data.notes import to_json, told
@@ -134,7 +135,7 @@ def run(
     with ExitStack() as stack:
         # Libraries may print; stdout is for the job's result alone.
         stack.enter_context(redirect_stdout(sys.stderr))
-        connection = stack.enter_context(closing(cluster.Connection(plan.address)))
+        connection = stack.enter_context(closing(Connection(plan.address)))
         background = ThreadPoolExecutor(max_workers=1)
         stack.callback(background.shutdown, wait=False, cancel_futures=True)
         # Searching for garbage after every few hundred new objects is a fifth of what imports cost.
@@ -258,7 +259,7 @@ def _make_ready(
     plan: Plan,
     data: DataSettings,
     tracking: TrackingSettings,
-    connection: cluster.Connection,
+    connection: Connection,
     background: Executor,
     record: StudyRecord | None,
 ) -> _Ready:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops import remote_job, submission
+from mlops.cluster import remote_job, submission
 from mlops.console import leave, run_job
 
 

@@ -17,8 +17,8 @@ from clusters import Cluster
 from ray.job_submission import JobStatus
 from tunnel import tunnel_to
 
+from mlops.cluster.remote_job import RemoteJob
 from mlops.errors import RemoteJobError
-from mlops.remote_job import RemoteJob
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

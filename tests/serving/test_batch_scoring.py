@@ -21,7 +21,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from mlops.cluster import Connection
+from mlops.cluster.connection import Connection
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.blocks import Block, open_table
 from mlops.data.features import FeatureEncoder

@@ -1,1 +1,1 @@
-"""A job to be sent to a cluster by `mlops.submission`, instead of the real ones."""
+"""A job to be sent to a cluster by `mlops.cluster.submission`, instead of the real ones."""

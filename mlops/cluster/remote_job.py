@@ -24,8 +24,8 @@ from queue import Empty, Queue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from mlops.cluster.job_log import JobLog
 from mlops.errors import RemoteJobError, first_line
-from mlops.job_log import JobLog
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient

@@ -22,10 +22,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from mlops.cluster import CONNECT_SECONDS, authenticate, greet
+from mlops.cluster.connection import CONNECT_SECONDS, authenticate, greet
+from mlops.cluster.job_log import JobLog
+from mlops.cluster.remote_job import RemoteJob, connect
 from mlops.errors import InputError, RemoteJobError, first_line
-from mlops.job_log import JobLog
-from mlops.remote_job import RemoteJob, connect
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails

@@ -1,0 +1,1 @@
+"""Where work runs: Ray, its machines, and jobs that are sent there."""
