@@ -17,9 +17,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from mlops.data.features import Column
+from mlops.data.files.table_files import BLOCK_BYTES, MOST_ROWS, TableFile, open_file
 from mlops.data.notes import Note
 from mlops.data.sources import check_path, readable
-from mlops.data.table_files import BLOCK_BYTES, MOST_ROWS, TableFile, open_file
 from mlops.errors import TableError
 from mlops.files import replacing
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from mlops.data.columns import some_of
+from mlops.data.files.names import nearest
 from mlops.data.labels import Label, Target, codes_in, read_target, target_problems, without_rare
-from mlops.data.names import nearest
 from mlops.data.notes import Note
 from mlops.data.reading import (
     LineOf,

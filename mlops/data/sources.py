@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from mlops.data.names import nearest, stripped
+from mlops.data.files.names import nearest, stripped
+from mlops.data.files.table_files import ENDINGS, is_table, open_file
 from mlops.data.notes import Note
 from mlops.data.synthetic import TARGET, SyntheticSpec, make_table
-from mlops.data.table_files import ENDINGS, is_table, open_file
 from mlops.errors import TableError
 from mlops.files import exists, is_uri, local_copy
 

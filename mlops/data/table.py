@@ -19,8 +19,8 @@ from mlops.data.checks import (
     repeated_rows,
 )
 from mlops.data.columns import some_of, type_of
+from mlops.data.files.names import nearest
 from mlops.data.labels import Label
-from mlops.data.names import nearest
 from mlops.data.notes import Note
 from mlops.data.numbers import PLAIN
 from mlops.data.reading import Reading, read_column

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops.data.files.opening import chunks, opened
 from mlops.data.notes import Note
-from mlops.data.opening import chunks, opened
 from mlops.errors import TableError
 
 SAMPLE_BYTES = 2**16  # of lines that hold more than ASCII

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mlops.data.arrow import pandas_column
-from mlops.data.names import check_names
+from mlops.data.files.names import check_names
+from mlops.data.files.table_files import BLOCK_BYTES, MOST_ROWS
 from mlops.data.notes import Note
-from mlops.data.table_files import BLOCK_BYTES, MOST_ROWS
 from mlops.errors import TableError
 
 READ_BUFFER = 2**16

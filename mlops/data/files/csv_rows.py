@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlops.data.dialects import Dialect, split_rows
-from mlops.data.opening import opened
+from mlops.data.files.dialects import Dialect, split_rows
+from mlops.data.files.opening import opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mlops.data.csv_rows import (
+from mlops.data.files.csv_rows import (
     OPEN_LINES,
     find_fault,
     first_lines_of_rows,
     is_open_quote,
     open_quote_problem,
 )
-from mlops.data.dialects import find_dialect
-from mlops.data.opening import CHUNK_BYTES, chunks, opened
+from mlops.data.files.dialects import find_dialect
+from mlops.data.files.opening import CHUNK_BYTES, chunks, opened
 from mlops.data.plain import PlainNumbers
 from mlops.errors import TableError
 

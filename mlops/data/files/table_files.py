@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mlops.data.files.opening import ending_of, inner_ending
 from mlops.data.notes import Note
-from mlops.data.opening import ending_of, inner_ending
 from mlops.errors import TableError
 
 if TYPE_CHECKING:
@@ -87,19 +87,19 @@ def open_file(path: Path, separator: str | None = None, encoding: str | None = N
     """
     ending = inner_ending(path)
     if ending in _CSV:
-        from mlops.data.csv_files import CsvFile
+        from mlops.data.files.csv_files import CsvFile
 
         return CsvFile(path, separator, encoding)
     if ending in _JSON_LINES:
-        from mlops.data.json_lines import JsonLinesFile
+        from mlops.data.files.json_lines import JsonLinesFile
 
         return JsonLinesFile(path)
     if ending == ".xlsx":
-        from mlops.data.workbooks import Workbook
+        from mlops.data.files.workbooks import Workbook
 
         return Workbook(path)
     if ending == ".parquet" or path.is_dir():
-        from mlops.data.parquet_files import ParquetTable
+        from mlops.data.files.parquet_files import ParquetTable
 
         return ParquetTable(path)
     raise TableError(f"an archive must hold a .csv file, got one that ends in `{ending}`")

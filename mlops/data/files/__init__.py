@@ -1,0 +1,1 @@
+"""Tables as they lie on a disk, each kind of file read to columns."""
