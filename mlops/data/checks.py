@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlops.data.cells.spelling import meant_names
 from mlops.data.columns import some_of
 from mlops.data.files.names import nearest
 from mlops.data.labels import Label, Target, codes_in, read_target, target_problems, without_rare
@@ -24,7 +25,6 @@ from mlops.data.reading import (
 from mlops.data.rowhash import row_hashes
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable
-from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 from mlops.settings.wishes import Wish, fits, wish_for
 

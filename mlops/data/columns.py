@@ -26,10 +26,10 @@ from pandas.api.types import (
     is_timedelta64_dtype,
 )
 
-from mlops.data.durations import as_seconds
-from mlops.data.numbers import NumberFormat, read_column, read_text
-from mlops.data.plain import PlainNumbers
-from mlops.data.spelling import EXACT_SINGLE, spelled
+from mlops.data.cells.durations import as_seconds
+from mlops.data.cells.numbers import NumberFormat, read_column, read_text
+from mlops.data.cells.plain import PlainNumbers
+from mlops.data.cells.spelling import EXACT_SINGLE, spelled
 from mlops.errors import TableError
 
 Kind = Literal["numeric", "categorical", "date"]
@@ -95,7 +95,7 @@ def texts_of(name: str, values: Any) -> tuple[np.ndarray, list[str]]:
 
     Returns:
         codes: Places in the texts, -1 where a cell has no value: [N] int64.
-        texts: The distinct texts; of typed cells the spelling (`mlops.data.spelling.spelled`).
+        texts: The distinct texts; of typed cells the spelling (`mlops.data.cells.spelling.spelled`).
 
     Raises:
         TableError: A cell is a list or another container.

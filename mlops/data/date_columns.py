@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from mlops.data.cells.dates import DateFormat, as_times, is_date_gap
 from mlops.data.columns import Kind, all_missing, texts_of, type_of
-from mlops.data.dates import DateFormat, as_times, is_date_gap
 from mlops.data.encoders import LIMIT, is_extreme
 from mlops.errors import TableError
 

@@ -22,10 +22,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mlops.data.cells.levels import GAP, UNKNOWN, Levels
+from mlops.data.cells.numbers import PLAIN, NumberFormat
 from mlops.data.columns import Kind, all_missing, number_of, numbers_of, texts_of
-from mlops.data.levels import GAP, UNKNOWN, Levels
 from mlops.data.notes import Tally
-from mlops.data.numbers import PLAIN, NumberFormat
 from mlops.errors import TableError
 
 MAX_LEVELS = 100
@@ -187,7 +187,7 @@ class Standardizer:
 class CategoricalColumn:
     """A column of categories: one output a level, and `missing` and `other` where fitted.
 
-    A level is found by any of its spellings (`mlops.data.levels.Levels`).
+    A level is found by any of its spellings (`mlops.data.cells.levels.Levels`).
 
     Attributes:
         levels: The levels that have an output of their own.

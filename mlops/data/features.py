@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlops.data.cells.levels import GAP, UNKNOWN
+from mlops.data.cells.numbers import NumberFormat
+from mlops.data.cells.spelling import meant_names
 from mlops.data.columns import no_dates, no_numbers, some_of
 from mlops.data.date_columns import NO_DURATIONS, DateColumn, Durations
 from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, NumericColumn, Standardizer
-from mlops.data.levels import GAP, UNKNOWN
 from mlops.data.notes import Tally
-from mlops.data.numbers import NumberFormat
 from mlops.data.reading import Reading, read_frame
-from mlops.data.spelling import meant_names
 from mlops.errors import TableError
 
 FORMAT = 2

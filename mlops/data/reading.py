@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_object_dtype
 
+from mlops.data.cells.dates import ISO_DATES, LEAST_DATES, DateFormat, FoundDates, find_dates
+from mlops.data.cells.levels import joined
+from mlops.data.cells.numbers import PLAIN, Found, NumberFormat, find_format
+from mlops.data.cells.spelling import EXACT_DOUBLE, is_gap, tidy
 from mlops.data.columns import Kind, numbers_of, plain_numbers, some_of, texts_of, type_of
 from mlops.data.date_columns import times_of
-from mlops.data.dates import ISO_DATES, LEAST_DATES, DateFormat, FoundDates, find_dates
-from mlops.data.levels import joined
 from mlops.data.notes import Note
-from mlops.data.numbers import PLAIN, Found, NumberFormat, find_format
-from mlops.data.spelling import EXACT_DOUBLE, is_gap, tidy
 from mlops.errors import TableError
 from mlops.settings.wishes import Wish, wish_for
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_numeric_dtype
 
-from mlops.data.spelling import GAP_WORDS
+from mlops.data.cells.spelling import GAP_WORDS
 
 # What is mixed at a time stays in a core's cache.
 _BLOCK = 1 << 14

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlops.data.cells.numbers import PLAIN
 from mlops.data.checks import (
     CheckedTable,
     check_table,
@@ -22,7 +23,6 @@ from mlops.data.columns import some_of, type_of
 from mlops.data.files.names import nearest
 from mlops.data.labels import Label
 from mlops.data.notes import Note
-from mlops.data.numbers import PLAIN
 from mlops.data.reading import Reading, read_column
 from mlops.data.rowhash import row_hashes
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic

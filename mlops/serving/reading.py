@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mlops.data.dates import is_date_gap
+from mlops.data.cells.dates import is_date_gap
+from mlops.data.cells.numbers import PLAIN, read_column
+from mlops.data.cells.spelling import spelled
 from mlops.data.notes import Tally
-from mlops.data.numbers import PLAIN, read_column
-from mlops.data.spelling import spelled
 from mlops.errors import RequestError
 from mlops.serving.cells import Cells, Problems, plain, shown
 

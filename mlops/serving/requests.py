@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from mlops.data.spelling import meant_names
+from mlops.data.cells.spelling import meant_names
 from mlops.errors import RequestError
 from mlops.serving.cells import (
     Cells,

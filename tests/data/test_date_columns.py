@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops.data.cells.dates import DateFormat, find_dates
 from mlops.data.date_columns import DateColumn, Durations, describe, iso_text, times_of
-from mlops.data.dates import DateFormat, find_dates
 from mlops.data.encoders import LIMIT
 from mlops.errors import TableError
 

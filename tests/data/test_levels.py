@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from mlops.data.levels import GAP, UNKNOWN, Levels, joined
-from mlops.data.spelling import meant_names
+from mlops.data.cells.levels import GAP, UNKNOWN, Levels, joined
+from mlops.data.cells.spelling import meant_names
 
 NFD = unicodedata.normalize("NFD", "Nîmes")
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops.data.numbers import PLAIN, NumberFormat, find_format, read_all, read_column
-from mlops.data.plain import cast_plain
+from mlops.data.cells.numbers import PLAIN, NumberFormat, find_format, read_all, read_column
+from mlops.data.cells.plain import cast_plain
 from mlops.data.reading import read_column as read_raw
 
 COMMA = NumberFormat(",", ".")

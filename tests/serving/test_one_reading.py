@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 
 from mlops.data.arrow import pandas_frame
 from mlops.data.blocks import open_table
+from mlops.data.cells.spelling import spelled
 from mlops.data.features import FeatureEncoder
 from mlops.data.notes import Tally
 from mlops.data.sources import read_file
-from mlops.data.spelling import spelled
 from mlops.serving.arrow import read_arrow
 from mlops.serving.cells import Cells, RowLimits
 from mlops.serving.inference_protocol import _InferRequest, _read

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from mlops.data.cells.plain import PlainNumbers
 from mlops.data.files.csv_rows import (
     OPEN_LINES,
     find_fault,
@@ -24,7 +25,6 @@ from mlops.data.files.csv_rows import (
 )
 from mlops.data.files.dialects import find_dialect
 from mlops.data.files.opening import CHUNK_BYTES, chunks, opened
-from mlops.data.plain import PlainNumbers
 from mlops.errors import TableError
 
 # Bytes that Arrow parses at a time; a row must fit, so that more are tried where one does not.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, TypeVar
 
-from mlops.data.spelling import GAP_WORDS, number_in, tidy, truth_in
+from mlops.data.cells.spelling import GAP_WORDS, number_in, tidy, truth_in
 
 K = TypeVar("K")
 
@@ -24,7 +24,7 @@ class Levels:
         an equal number                 `4.0` is `4`, and `01` if there is no other 1
         a truth value                   `TRUE` and `true` are `True`; so is 1, if no level is 1
 
-    What fits no level and is a gap word (`mlops.data.spelling.GAP_WORDS`) is a gap.
+    What fits no level and is a gap word (`mlops.data.cells.spelling.GAP_WORDS`) is a gap.
 
     Args:
         levels: The levels as they are written, in order.

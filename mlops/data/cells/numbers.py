@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops.data.durations import read_duration
-from mlops.data.plain import cast_plain
-from mlops.data.spelling import is_code, is_gap, number_in, tidy, truth_in
+from mlops.data.cells.durations import read_duration
+from mlops.data.cells.plain import cast_plain
+from mlops.data.cells.spelling import is_code, is_gap, number_in, tidy, truth_in
 
 CURRENCIES = frozenset("$€£¥₹₽₩₺₴฿") | {"USD", "EUR", "GBP", "CHF", "JPY", "CAD", "AUD", "SEK"}
 PER_CENT = "%"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops.data.spelling import is_gap, tidy
+from mlops.data.cells.spelling import is_gap, tidy
 
 ISO = "iso"
 # A column holds dates if at least this share of its cells, gaps aside, are.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops.data.spelling import EXACT_DOUBLE, LONGEST_NUMBER, is_gap
+from mlops.data.cells.spelling import EXACT_DOUBLE, LONGEST_NUMBER, is_gap
 
 _GAPS = ("", "NA", "NaN", "nan", "?", "null", "NULL", "None", "N/A")
 

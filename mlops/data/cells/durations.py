@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops.data.dates import FINER, cells_of, is_date_gap
-from mlops.data.spelling import tidy
+from mlops.data.cells.dates import FINER, cells_of, is_date_gap
+from mlops.data.cells.spelling import tidy
 
 
 def as_seconds(values: Any) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What a cell holds: one text, one number, date or level, whoever asks."""
