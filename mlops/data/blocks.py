@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlops.data.features import Column
+from mlops.data.columns.features import Column
 from mlops.data.files.table_files import BLOCK_BYTES, MOST_ROWS, TableFile, open_file
 from mlops.data.notes import Note
 from mlops.data.sources import check_path, readable

@@ -11,17 +11,24 @@ import numpy as np
 import pandas as pd
 
 from mlops.data.cells.spelling import meant_names
-from mlops.data.columns import some_of
-from mlops.data.files.names import nearest
-from mlops.data.labels import Label, Target, codes_in, read_target, target_problems, without_rare
-from mlops.data.notes import Note
-from mlops.data.reading import (
+from mlops.data.columns.kinds import some_of
+from mlops.data.columns.labels import (
+    Label,
+    Target,
+    codes_in,
+    read_target,
+    target_problems,
+    without_rare,
+)
+from mlops.data.columns.reading import (
     LineOf,
     ReadColumn,
     Reading,
     read_as,
     read_column,
 )
+from mlops.data.files.names import nearest
+from mlops.data.notes import Note
 from mlops.data.rowhash import row_hashes
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable
@@ -34,7 +41,7 @@ class CheckedTable:
     """A table taken apart into features and target, with everything that is wrong with it.
 
     Attributes:
-        features: The columns to learn from, read (`mlops.data.reading`): [N rows].
+        features: The columns to learn from, read (`mlops.data.columns.reading`): [N rows].
         codes: Codes into `labels`, -1 in a row that is left out: [N] int64.
         labels: The labels in order.
         problems: One line each; only a table without any may be used.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mlops.data.cells.levels import GAP
-from mlops.data.columns import texts_of
-from mlops.data.date_columns import describe
-from mlops.data.encoders import CategoricalColumn, NumericColumn
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.date_columns import describe
+from mlops.data.columns.encoders import CategoricalColumn, NumericColumn
+from mlops.data.columns.features import FeatureEncoder
+from mlops.data.columns.kinds import texts_of
 from mlops.data.table import Part
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import TableError
 
 # One here, and one that is put where workers read it.

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mlops.data.encoders import is_extreme
+from mlops.data.columns.encoders import is_extreme
+from mlops.data.columns.reading import ReadColumn
 from mlops.data.notes import Note
-from mlops.data.reading import ReadColumn
 from mlops.settings.wishes import Wish, wish_for
 
 # In smaller tables all cells of an honest column may differ.

@@ -19,11 +19,11 @@ from mlops.data.checks import (
     equal_rows,
     repeated_rows,
 )
-from mlops.data.columns import some_of, type_of
+from mlops.data.columns.kinds import some_of, type_of
+from mlops.data.columns.labels import Label
+from mlops.data.columns.reading import Reading, read_column
 from mlops.data.files.names import nearest
-from mlops.data.labels import Label
 from mlops.data.notes import Note
-from mlops.data.reading import Reading, read_column
 from mlops.data.rowhash import row_hashes
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.split import SplitSpec, split_rows

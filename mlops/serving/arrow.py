@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from mlops.data.arrow import is_plain, pandas_column
 from mlops.data.cells.spelling import meant_names
-from mlops.data.columns import texts_of
+from mlops.data.columns.arrow import is_plain, pandas_column
+from mlops.data.columns.kinds import texts_of
 from mlops.data.notes import Tally
 from mlops.errors import RequestError
 from mlops.serving.cells import (

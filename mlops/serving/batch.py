@@ -172,7 +172,7 @@ def _name(model: RegisteredModel) -> dict[str, Any]:
 
 def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[str, Any]:
     from mlops.data.blocks import open_table, writing
-    from mlops.data.columns import some_of
+    from mlops.data.columns.kinds import some_of
     from mlops.data.notes import Tally
     from mlops.serving.progress import RowProgress
     from mlops.serving.scoring import Scorer, beside, count_labels, output_schema, tally_of

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mlops.data.date_columns import DateColumn
-from mlops.data.encoders import NumericColumn
+from mlops.data.columns.date_columns import DateColumn
+from mlops.data.columns.encoders import NumericColumn
 from mlops.errors import TrackingError
 from mlops.serving.cells import Cells
 from mlops.serving.network import Network
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from mlops.data.features import FeatureEncoder
+    from mlops.data.columns.features import FeatureEncoder
     from mlops.tracking.registry import RegisteredModel
 
 TOLERANCE = 1e-5

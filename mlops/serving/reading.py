@@ -36,8 +36,8 @@ from mlops.errors import RequestError
 from mlops.serving.cells import Cells, Problems, plain, shown
 
 if TYPE_CHECKING:
-    from mlops.data.date_columns import DateColumn
-    from mlops.data.encoders import NumericColumn
+    from mlops.data.columns.date_columns import DateColumn
+    from mlops.data.columns.encoders import NumericColumn
     from mlops.serving.predictor import Columns
 
 Manner = Literal["strict", "lenient", "text"]

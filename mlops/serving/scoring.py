@@ -11,14 +11,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlops.data.arrow import pandas_frame
+from mlops.data.columns.arrow import pandas_frame
 from mlops.data.notes import Tally
 from mlops.errors import TableError
 from mlops.serving.network import Network
 from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
-    from mlops.data.features import Column
+    from mlops.data.columns.features import Column
     from mlops.tracking.pyfunc import Predictor
 
 LABEL = "label"

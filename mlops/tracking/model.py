@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.nn import Module
 
-    from mlops.data.features import FeatureEncoder
+    from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
 
 NAME = "model"
@@ -57,17 +57,18 @@ CODE = (
     "configuration/hyperparameters",
     "data/__init__",
     "data/cells/__init__",
-    "data/columns",
-    "data/date_columns",
+    "data/columns/__init__",
+    "data/columns/kinds",
+    "data/columns/date_columns",
     "data/cells/dates",
     "data/cells/durations",
-    "data/encoders",
-    "data/features",
+    "data/columns/encoders",
+    "data/columns/features",
     "data/cells/levels",
     "data/notes",
     "data/cells/numbers",
     "data/cells/plain",
-    "data/reading",
+    "data/columns/reading",
     "data/cells/spelling",
     "nn/__init__",
     "nn/activations",

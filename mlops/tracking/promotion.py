@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mlops.data.columns import some_of
+from mlops.data.columns.kinds import some_of
 from mlops.errors import InputError, TableError, TrackingError
 from mlops.tracking import registry
 from mlops.tracking.lease import Lease, PromoterTag

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from mlops.data.features import FeatureEncoder
+    from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
 
 FORMAT = 2
@@ -121,7 +121,7 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
     """
     from safetensors.torch import load_file
 
-    from mlops.data.features import FeatureEncoder
+    from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
 
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.table import Part, Parts
 from mlops.nn.metrics import Counts, accuracy, confusion_matrices, macro_f1
 from mlops.nn.mlp import MLP

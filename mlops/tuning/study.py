@@ -30,8 +30,8 @@ from mlops.tracking.store import explained, open_store, patiently, prepare_envir
 from mlops.tuning import packing, resuming
 
 if TYPE_CHECKING:
+    from mlops.data.columns.features import FeatureEncoder
     from mlops.data.dataset import Dataset
-    from mlops.data.features import FeatureEncoder
     from mlops.data.table import Parts
     from mlops.tracking.pyfunc import Predictor
     from mlops.tracking.record import StudyRecord

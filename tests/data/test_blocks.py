@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops.data.blocks import TableReader, open_table, writing
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.sources import read_file
 from mlops.errors import TableError
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops.data.cells.dates import DateFormat, find_dates
-from mlops.data.date_columns import DateColumn, Durations, describe, iso_text, times_of
-from mlops.data.encoders import LIMIT
+from mlops.data.columns.date_columns import DateColumn, Durations, describe, iso_text, times_of
+from mlops.data.columns.encoders import LIMIT
 from mlops.errors import TableError
 
 

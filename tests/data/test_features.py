@@ -14,11 +14,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mlops.data import features
 from mlops.data.cells.spelling import GAP_WORDS, tidy
+from mlops.data.columns import features
+from mlops.data.columns.encoders import LIMIT, CategoricalColumn, NumericColumn, is_extreme
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.dataset import encode, fit_encoder
-from mlops.data.encoders import LIMIT, CategoricalColumn, NumericColumn, is_extreme
-from mlops.data.features import FeatureEncoder
 from mlops.data.notes import Tally
 from mlops.data.synthetic import SyntheticSpec
 from mlops.data.table import load_parts

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlops.data.cells.numbers import PLAIN, NumberFormat, find_format, read_all, read_column
 from mlops.data.cells.plain import cast_plain
-from mlops.data.reading import read_column as read_raw
+from mlops.data.columns.reading import read_column as read_raw
 
 COMMA = NumberFormat(",", ".")
 GROUPED = NumberFormat(".", ",")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mlops.data import room
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.room import check_room, free_memory, widest_columns
 from mlops.errors import TableError
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlops.data.columns.encoders import CategoricalColumn
+from mlops.data.columns.reading import Wish
 from mlops.data.dataset import encode, fit_encoder
-from mlops.data.encoders import CategoricalColumn
-from mlops.data.reading import Wish
 from mlops.data.sources import read_file
 from mlops.data.synthetic import SyntheticSpec
 from mlops.data.table import Parts, load_parts

@@ -21,7 +21,7 @@ import torch
 import uvicorn
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.nn.mlp import MLP
 from mlops.serving.app import make_app
 from mlops.serving.champion import Champion

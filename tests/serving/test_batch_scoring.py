@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from mlops.cluster.connection import Connection
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.blocks import Block, open_table
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError, TrackingError
 from mlops.nn.mlp import MLP

@@ -25,10 +25,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops.data.arrow import pandas_frame
 from mlops.data.blocks import open_table
 from mlops.data.cells.spelling import spelled
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.arrow import pandas_frame
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.notes import Tally
 from mlops.data.sources import read_file
 from mlops.serving.arrow import read_arrow

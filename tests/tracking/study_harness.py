@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlops.data.reading import Reading, read_frame
+from mlops.data.columns.reading import Reading, read_frame
 from mlops.nn.records import Outcome
 from mlops.tracking.store import Store
 from mlops.tracking.writer import RunWriter

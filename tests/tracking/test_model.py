@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
 from mlops.tracking import checksums, model, pyfunc

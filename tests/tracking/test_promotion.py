@@ -16,7 +16,7 @@ import torch
 from dying import processes
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
 from mlops.nn.mlp import MLP
 from mlops.tracking import lease, promotion, registry

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.data.features import FeatureEncoder
+from mlops.data.columns.features import FeatureEncoder
 from mlops.data.table import Part
 from mlops.nn.mlp import MLP
 from mlops.tracking.pyfunc import Predictor

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from mlops.data.arrow import pandas_frame
+from mlops.data.columns.arrow import pandas_frame
 from mlops.data.files.names import check_names
 from mlops.data.files.opening import opened
 from mlops.data.files.typed_rows import TypedRow, chosen_tables, schema_of, tables_of

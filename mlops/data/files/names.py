@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from mlops.data.columns import some_of
+from mlops.data.columns.kinds import some_of
 from mlops.data.notes import Note
 from mlops.errors import TableError
 

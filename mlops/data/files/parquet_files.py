@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from mlops.data.arrow import pandas_column
+from mlops.data.columns.arrow import pandas_column
 from mlops.data.files.names import check_names
 from mlops.data.files.table_files import BLOCK_BYTES, MOST_ROWS
 from mlops.data.notes import Note

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from mlops.data.arrow import pandas_frame
+from mlops.data.columns.arrow import pandas_frame
 from mlops.data.files.names import check_names, stripped
 from mlops.data.files.typed_rows import TypedRow, chosen_tables, schema_of, tables_of
 from mlops.data.notes import Note

@@ -1,7 +1,7 @@
 """Raw columns as they come: what type their cells have, as texts and as numbers.
 
 A raw column is a pandas array, of whatever type a file or a library gave it, or an array of
-objects. How its cells are to be read is decided by the column of the model (`mlops.data.encoders`),
+objects. How its cells are to be read is decided by the column of the model (`mlops.data.columns.encoders`),
 which asks here for one of two things: the distinct texts, or the numbers.
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlops.data.cells.levels import UNKNOWN, Levels
 from mlops.data.cells.spelling import GAP_WORDS, is_code, number_in, tidy, truth_in
-from mlops.data.columns import some_of, texts_of, type_of
+from mlops.data.columns.kinds import some_of, texts_of, type_of
 from mlops.data.notes import Note
 from mlops.errors import TableError
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from mlops.data.cells.levels import GAP, UNKNOWN, Levels
 from mlops.data.cells.numbers import PLAIN, NumberFormat
-from mlops.data.columns import Kind, all_missing, number_of, numbers_of, texts_of
+from mlops.data.columns.kinds import Kind, all_missing, number_of, numbers_of, texts_of
 from mlops.data.notes import Tally
 from mlops.errors import TableError
 
@@ -71,7 +71,7 @@ class NumericColumn:
 
         Args:
             name: The column's name.
-            values: Its numbers (`mlops.data.reading`): [N], NaN for a gap.
+            values: Its numbers (`mlops.data.columns.reading`): [N], NaN for a gap.
             form: How texts write them.
 
         Raises:
@@ -209,7 +209,7 @@ class CategoricalColumn:
 
         Args:
             name: The column's name.
-            values: Its levels (`mlops.data.reading`): [N] `Categorical`.
+            values: Its levels (`mlops.data.columns.reading`): [N] `Categorical`.
             max_levels: Most levels; rarer ones share the output `other`.
 
         Raises:

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from mlops.data.cells.dates import DateFormat, as_times, is_date_gap
-from mlops.data.columns import Kind, all_missing, texts_of, type_of
-from mlops.data.encoders import LIMIT, is_extreme
+from mlops.data.columns.encoders import LIMIT, is_extreme
+from mlops.data.columns.kinds import Kind, all_missing, texts_of, type_of
 from mlops.errors import TableError
 
 CYCLES = ("month", "day", "weekday", "hour")

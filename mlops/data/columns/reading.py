@@ -1,7 +1,7 @@
 """What the columns of a training table are, and how their cells are read.
 
 Decided once, from the table that a study is begun with; after that a column alone says how a cell
-is read (`mlops.data.encoders`). A column that is read has one of three types: numbers, NaN for a
+is read (`mlops.data.columns.encoders`). A column that is read has one of three types: numbers, NaN for a
 gap; `pandas.Categorical` of the texts of levels; times (datetime64, UTC).
 """
 
@@ -20,8 +20,8 @@ from mlops.data.cells.dates import ISO_DATES, LEAST_DATES, DateFormat, FoundDate
 from mlops.data.cells.levels import joined
 from mlops.data.cells.numbers import PLAIN, Found, NumberFormat, find_format
 from mlops.data.cells.spelling import EXACT_DOUBLE, is_gap, tidy
-from mlops.data.columns import Kind, numbers_of, plain_numbers, some_of, texts_of, type_of
-from mlops.data.date_columns import times_of
+from mlops.data.columns.date_columns import times_of
+from mlops.data.columns.kinds import Kind, numbers_of, plain_numbers, some_of, texts_of, type_of
 from mlops.data.notes import Note
 from mlops.errors import TableError
 from mlops.settings.wishes import Wish, wish_for

@@ -1,6 +1,6 @@
 """Preprocessing fitted on a training part, kept as plain JSON.
 
-A `FeatureEncoder` is a row of column encoders (`mlops.data.encoders`). Transforming needs numpy and
+A `FeatureEncoder` is a row of column encoders (`mlops.data.columns.encoders`). Transforming needs numpy and
 pandas only: it is what a served model runs.
 """
 
@@ -19,11 +19,11 @@ import pandas as pd
 from mlops.data.cells.levels import GAP, UNKNOWN
 from mlops.data.cells.numbers import NumberFormat
 from mlops.data.cells.spelling import meant_names
-from mlops.data.columns import no_dates, no_numbers, some_of
-from mlops.data.date_columns import NO_DURATIONS, DateColumn, Durations
-from mlops.data.encoders import MAX_LEVELS, CategoricalColumn, NumericColumn, Standardizer
+from mlops.data.columns.date_columns import NO_DURATIONS, DateColumn, Durations
+from mlops.data.columns.encoders import MAX_LEVELS, CategoricalColumn, NumericColumn, Standardizer
+from mlops.data.columns.kinds import no_dates, no_numbers, some_of
+from mlops.data.columns.reading import Reading, read_frame
 from mlops.data.notes import Tally
-from mlops.data.reading import Reading, read_frame
 from mlops.errors import TableError
 
 FORMAT = 2
