@@ -29,7 +29,7 @@ from mlops.data.columns.reading import (
 )
 from mlops.data.files.names import nearest
 from mlops.data.notes import Note
-from mlops.data.rowhash import row_hashes
+from mlops.data.parts.rowhash import row_hashes
 from mlops.data.screening import screen
 from mlops.data.sources import RawTable
 from mlops.errors import TableError

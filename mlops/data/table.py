@@ -24,9 +24,9 @@ from mlops.data.columns.labels import Label
 from mlops.data.columns.reading import Reading, read_column
 from mlops.data.files.names import nearest
 from mlops.data.notes import Note
-from mlops.data.rowhash import row_hashes
+from mlops.data.parts.rowhash import row_hashes
+from mlops.data.parts.split import SplitSpec, split_rows
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
-from mlops.data.split import SplitSpec, split_rows
 from mlops.data.synthetic import TARGET, SyntheticSpec
 from mlops.errors import InputError, TableError
 from mlops.settings.wishes import OF_TEXT, Wish, wish_for
@@ -106,7 +106,7 @@ def load_parts(
     separator: str | None = None,
     encoding: str | None = None,
 ) -> Parts:
-    """Reads a table, checks it, and splits it, see `mlops.data.split`.
+    """Reads a table, checks it, and splits it, see `mlops.data.parts.split`.
 
     Args:
         path: A file, see `mlops.data.sources`.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops.data.rowhash import repeats, row_hashes, scattered, text_hashes
+from mlops.data.parts.rowhash import repeats, row_hashes, scattered, text_hashes
 
 NAN = float("nan")
 

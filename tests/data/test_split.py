@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops.data.rowhash import row_hashes
-from mlops.data.split import SplitSpec, split_rows
+from mlops.data.parts.rowhash import row_hashes
+from mlops.data.parts.split import SplitSpec, split_rows
 from mlops.errors import TableError
 
 SPEC = SplitSpec()

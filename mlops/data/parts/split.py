@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mlops.data.dealing import deal_absent_classes
 from mlops.data.notes import Note
-from mlops.data.rowhash import repeats, row_hashes, scattered, text_hashes
-from mlops.data.timesplit import split_by_time
+from mlops.data.parts.dealing import deal_absent_classes
+from mlops.data.parts.rowhash import repeats, row_hashes, scattered, text_hashes
+from mlops.data.parts.timesplit import split_by_time
 from mlops.errors import TableError
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -66,14 +66,14 @@ def split_rows(
     A row's hash, without the target, says where it lies between 0 and 1: the test part lies below
     `test_fraction`, the validation part next, the training part above. So the parts' shares vary as
     if rows were drawn; exact ones would move rows whenever some are added. Equal rows are in one
-    part. Each class is in every part: see `mlops.data.dealing`.
+    part. Each class is in every part: see `mlops.data.parts.dealing`.
 
     Exempt is a table of so few distinct rows that the parts' sizes would depend on where the most
     frequent ones fall. Its rows are dealt one by one: by the hash of what a row holds and of how
     many equal ones of its class came before, so that the first one is where it would be otherwise.
 
     With a group it is the group's hash instead, and nothing parts a group. With a time see
-    `mlops.data.timesplit`; then a part may lack a class.
+    `mlops.data.parts.timesplit`; then a part may lack a class.
 
     Args:
         features: What tells rows apart: [N rows].

@@ -1,0 +1,1 @@
+"""Which rows a study learns from, and which it is judged by."""
