@@ -35,7 +35,7 @@ from benchmarks.comparators import seed_task
 from benchmarks.comparators.seed_task import HIDDEN_DIMS, Data
 from benchmarks.report import Row
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.precision import DTYPES, applied
+from mlops.nn.device.precision import DTYPES, applied
 from mlops.nn.records import TrialResult
 from mlops.nn.training import fit
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import streams
-from mlops.nn.graphs import Lane
+from mlops.nn.device.graphs import Lane
+from mlops.nn.device.passes import Passes, Rows
+from mlops.nn.device.precision import DTYPES
 from mlops.nn.metrics import accuracy, macro_f1
 from mlops.nn.mlp import ALIGNMENT, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
-from mlops.nn.passes import Passes, Rows
-from mlops.nn.precision import DTYPES
 from mlops.nn.records import MERIT, EpochRecord, Outcome, TrialResult, merit
 
 

@@ -17,11 +17,11 @@ import numpy as np
 from torch import Tensor
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn import precision as precisions
+from mlops.nn.device import precision as precisions
+from mlops.nn.device.memory import shortage
+from mlops.nn.device.passes import Rows
 from mlops.nn.group import Group, Run, Task
 from mlops.nn.grouping import group_members
-from mlops.nn.memory import shortage
-from mlops.nn.passes import Rows
 from mlops.nn.records import MERIT, EpochRecord, Outcome, TrialResult
 
 Events = list[EpochRecord | TrialResult]

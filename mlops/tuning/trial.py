@@ -157,8 +157,8 @@ class PackTrial(tune.Trainable):
         self, pack: int, members: Mapping[int, Hyperparameters]
     ) -> Iterator[list[EpochRecord | TrialResult]]:
         """Yields all that happens to a pack, of its past too if there is a checkpoint."""
-        from mlops.nn.memory import shortage
-        from mlops.nn.passes import Rows
+        from mlops.nn.device.memory import shortage
+        from mlops.nn.device.passes import Rows
         from mlops.nn.training import Halving, PackTraining
 
         options, checkpoints, snapshot = self._options, self._checkpoints, None

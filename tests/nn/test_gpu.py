@@ -12,9 +12,9 @@ import torch
 from nn_harness import History, Table, load, run
 
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.nn.graphs import Graphs, Lane
-from mlops.nn.passes import Rows
-from mlops.nn.precision import DTYPES
+from mlops.nn.device.graphs import Graphs, Lane
+from mlops.nn.device.passes import Rows
+from mlops.nn.device.precision import DTYPES
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
 from mlops.nn.training import Halving, PackTraining
 

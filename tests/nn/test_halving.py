@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nn_harness import History, Table, order, run
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.passes import Rows
+from mlops.nn.device.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.nn.training import Halving, PackTraining
 

@@ -11,7 +11,7 @@ from nn_harness import Table, run
 from torch import Tensor
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.graphs import Lane
+from mlops.nn.device.graphs import Lane
 from mlops.nn.training import Halving
 
 # Of two depths, so in two groups.

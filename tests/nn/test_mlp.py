@@ -17,8 +17,8 @@ from nn_harness import (
 
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn import activations, sizes
+from mlops.nn.device.passes import Passes, Rows
 from mlops.nn.mlp import MLP, PackedMLP, Workspace
-from mlops.nn.passes import Passes, Rows
 
 SEED = 11
 DIMS = {

@@ -10,9 +10,9 @@ from nn_harness import History, Table, padding, run
 
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn import group, streams
+from mlops.nn.device.passes import Passes, Rows
 from mlops.nn.mlp import MLP, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
-from mlops.nn.passes import Passes, Rows
 from mlops.nn.records import Outcome
 from mlops.nn.training import Halving
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.nn.graphs import Graphs
+from mlops.nn.device.graphs import Graphs
 from mlops.nn.training import Halving
 
 MEMBERS = [

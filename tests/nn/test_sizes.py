@@ -18,7 +18,7 @@ SCRIPT = """
 import json, sys
 import numpy as np, torch
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.passes import Rows
+from mlops.nn.device.passes import Rows
 from mlops.nn.training import PackTraining
 
 torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from servers import object_store
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.files import exists
-from mlops.nn.passes import Passes
+from mlops.nn.device.passes import Passes
 from mlops.tuning import checkpoint
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings, strategies
 from safetensors.torch import load
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.passes import Rows
+from mlops.nn.device.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.record import TrialRecord
 from mlops.tuning.ledger import Ledger, Row

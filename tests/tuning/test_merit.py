@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.nn.device.passes import Rows
 from mlops.nn.group import Run, Task
-from mlops.nn.passes import Rows
 from mlops.nn.records import MERIT, METRICS, EpochRecord, Outcome, TrialResult, merit
 from mlops.nn.training import PackTraining
 from mlops.tracking.logger import StudyLogger

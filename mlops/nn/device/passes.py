@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from mlops.nn import sizes, streams
-from mlops.nn.graphs import Lane
+from mlops.nn.device.graphs import Lane
+from mlops.nn.device.programs import Evaluation, Steps, Totals
 from mlops.nn.metrics import Counts
 from mlops.nn.mlp import PackedMLP, TrainingWorkspace, Workspace
 from mlops.nn.optimizer import PackedAdamW
-from mlops.nn.programs import Evaluation, Steps, Totals
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mlops.nn.memory import is_shortage
+from mlops.nn.device.memory import is_shortage
 
 # Pieces of work that the host may be ahead of the GPU: their input waits in pinned memory.
 PIECES_AHEAD = 4

@@ -1,7 +1,7 @@
 """What a device does many times over: some training steps, an evaluation.
 
 Each program works on buffers of its own, makes none that last and never waits for the device, so
-that a GPU can replay it as a CUDA graph (`mlops.nn.graphs`).
+that a GPU can replay it as a CUDA graph (`mlops.nn.device.graphs`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from mlops.nn.metrics import Counts
 from mlops.nn.mlp import PackedMLP, TrainingWorkspace, Workspace
 
 if TYPE_CHECKING:
-    from mlops.nn.graphs import Lane
-    from mlops.nn.passes import Rows
+    from mlops.nn.device.graphs import Lane
+    from mlops.nn.device.passes import Rows
 
 
 class Totals(NamedTuple):
