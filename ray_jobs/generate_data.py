@@ -20,7 +20,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     given = flags.load(GenerateDataSettings, argv, name="generate_data", description=__doc__ or "")
     from mlops.data.synthetic import SyntheticSpec, check_output, make_table, write_table
     from mlops.tracking.dataset import log_generated
-    from mlops.tracking.store import explained, open_store
+    from mlops.tracking.store.store import explained, open_store
 
     spec = SyntheticSpec(**given.model_dump(exclude={"output", "overwrite", "tracking"}))
     check_output(given.output, overwrite=given.overwrite)

@@ -12,7 +12,7 @@ from typing import Any
 from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.setup import InitMlflowSettings
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 
 def main(argv: list[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Moves the alias `champion` and says what was served before."""
     given = flags.load(PromoteSettings, argv, name="promote", description=__doc__ or "")
     from mlops.tracking import promotion, registry
-    from mlops.tracking.store import open_registry
+    from mlops.tracking.store.store import open_registry
 
     store = open_registry(given.tracking.uri)
     name = given.tracking.model_name

@@ -17,7 +17,7 @@ from mlops.cluster import submission
 from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
-from mlops.tracking.store import resolve_uri
+from mlops.tracking.store.store import resolve_uri
 from mlops.tuning import study
 
 # Settings that a plan has too.

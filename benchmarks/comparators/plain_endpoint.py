@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 
 from mlops.tracking.registry import load_version
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from mlops.cluster.connection import Connection
 from mlops.errors import InputError, TableError
 from mlops.files import exists, is_same
 from mlops.settings.sections import TrackingSettings
-from mlops.tracking.store import open_registry
+from mlops.tracking.store.store import open_registry
 
 if TYPE_CHECKING:
     import pyarrow as pa

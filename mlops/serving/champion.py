@@ -11,7 +11,7 @@ from typing import Protocol
 from mlops.errors import MlopsError, RequestError, first_line
 from mlops.serving.predictor import ServedModel
 from mlops.tracking import registry
-from mlops.tracking.store import Registry, open_registry
+from mlops.tracking.store.store import Registry, open_registry
 
 RETRY_SECONDS = 60.0
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from mlops.serving.ingress import Door, open_door, started_here
 from mlops.serving.metrics import MULTIPROCESS_VARIABLE
 from mlops.serving.security import required_token
 from mlops.settings.serving import ServeSettings
-from mlops.tracking.store import resolve_uri
+from mlops.tracking.store.store import resolve_uri
 
 if TYPE_CHECKING:
     from ray.serve import Application

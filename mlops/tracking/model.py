@@ -32,7 +32,7 @@ from mlops.errors import TrackingError
 from mlops.tracking import pyfunc
 from mlops.tracking.card import json_rows
 from mlops.tracking.checksums import SHA256_TAG, write_checksums
-from mlops.tracking.store import SENDERS, Store, explained, prepare_environment
+from mlops.tracking.store.store import SENDERS, Store, explained, prepare_environment
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

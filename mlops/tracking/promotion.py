@@ -16,10 +16,10 @@ from typing import Any
 from mlops.data.columns.kinds import some_of
 from mlops.errors import InputError, TableError, TrackingError
 from mlops.tracking import registry
-from mlops.tracking.lease import Lease, PromoterTag
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.registry import CHAMPION
-from mlops.tracking.store import Registry, explained, patiently
+from mlops.tracking.store.lease import Lease, PromoterTag
+from mlops.tracking.store.store import Registry, explained, patiently
 
 HISTORY_TAG = "champions"
 # Of a version that has challenged: whom.

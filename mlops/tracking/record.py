@@ -11,7 +11,7 @@ from mlops.errors import InputError
 from mlops.nn.records import Outcome
 from mlops.tracking.begun import check_versions, read_settings
 from mlops.tracking.spool import Call
-from mlops.tracking.store import Store, explained
+from mlops.tracking.store.store import Store, explained
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

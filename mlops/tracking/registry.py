@@ -12,7 +12,7 @@ from mlops.errors import TrackingError, first_line
 from mlops.tracking import pyfunc
 from mlops.tracking.checksums import SHA256_TAG, verify
 from mlops.tracking.model import PREDICTOR, LoggedModel, models_of_run
-from mlops.tracking.store import Registry, Store, explained
+from mlops.tracking.store.store import Registry, Store, explained
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

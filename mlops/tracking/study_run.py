@@ -16,7 +16,6 @@ from mlops.tracking import registry
 from mlops.tracking.begun import SETTINGS, settings_tags, version_tags
 from mlops.tracking.card import make_card
 from mlops.tracking.dataset import log_dataset
-from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.model import EXAMPLE_ROWS, discard_unregistered, log_model
 from mlops.tracking.params import as_params, fit
 from mlops.tracking.pictures import log_confusion_matrix
@@ -30,7 +29,8 @@ from mlops.tracking.record import (
 )
 from mlops.tracking.spool import Spool
 from mlops.tracking.storage import weights_name
-from mlops.tracking.store import Store, active_run_from_environment, explained, patiently
+from mlops.tracking.store.lease import DriverTag, Lease
+from mlops.tracking.store.store import Store, active_run_from_environment, explained, patiently
 from mlops.tracking.writer import WEIGHTS_FOLDER
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ from mlops.tracking.child_run import ChildRun
 from mlops.tracking.record import TrialRecord
 from mlops.tracking.spool import Call, Spool
 from mlops.tracking.storage import weights_name
-from mlops.tracking.store import PATIENCE_SECONDS, RETRY_SECONDS, SENDERS
-from mlops.tracking.whole import record_whole, takes_whole_runs
+from mlops.tracking.store.store import PATIENCE_SECONDS, RETRY_SECONDS, SENDERS
+from mlops.tracking.store.whole import record_whole, takes_whole_runs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+    from mlops.tracking.store.whole import WholeRun
     from mlops.tracking.study_run import StudyRun
-    from mlops.tracking.whole import WholeRun
 
 # Seconds from one look at what is to be sent to the next, for each trial that is looked at.
 LOOK_SECONDS = 0.0005

@@ -20,7 +20,7 @@ from mlops.tracking.record import (
     without_interruptions,
 )
 from mlops.tracking.spool import Call, Spool, read_spool
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 if TYPE_CHECKING:
     from mlops.tracking.study_run import StudyRun

@@ -23,10 +23,10 @@ from mlops.errors import InputError, RecordError, StudyError, TableError, Tracki
 from mlops.files import is_uri
 from mlops.nn.sizes import TableSize
 from mlops.settings.sections import DataSettings, TrackingSettings
-from mlops.tracking.probe import without_password
 from mlops.tracking.spool import Spool
 from mlops.tracking.storage import checkpoint_folder, study_folder
-from mlops.tracking.store import explained, open_store, patiently, prepare_environment
+from mlops.tracking.store.probe import without_password
+from mlops.tracking.store.store import explained, open_store, patiently, prepare_environment
 from mlops.tuning import packing, resuming
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mlops.data.table import Parts
     from mlops.tracking.pyfunc import Predictor
     from mlops.tracking.record import StudyRecord
-    from mlops.tracking.store import Store
+    from mlops.tracking.store.store import Store
     from mlops.tracking.study_run import StudyRun
     from mlops.tuning.ledger import Ledger
     from mlops.tuning.packing import Packing

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.nn.records import METRIC_NAMES
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from chaos_harness import Driver, finish, start_with, table
 
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -15,7 +15,7 @@ import pytest
 from chaos_harness import TRIALS, environment, start_with, table
 from servers import RayHead, free_port, ray_head, ray_node
 
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

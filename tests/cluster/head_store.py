@@ -16,7 +16,7 @@ from typing import Any
 from servers import MlflowServer, postgresql
 
 from mlops.nn.records import METRIC_NAMES
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 
 def serve() -> None:

@@ -17,7 +17,7 @@ import pytest
 from clusters import BIN, ROOT, Cluster, base_environment, with_token
 from servers import RayHead, free_port, ray_head, ray_node
 
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.store import Store, open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -24,7 +24,7 @@ from mlops.console import run_job
 from mlops.nn.records import METRIC_NAMES
 from mlops.tracking import registry
 from mlops.tracking.storage import RECORD, study_folder
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.store import Store, open_store
 from ray_jobs import train, tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_cluster")]

@@ -15,8 +15,8 @@ from endpoint_harness import (
     store_in,
 )
 
-from mlops.tracking.probe import create_sqlite
-from mlops.tracking.store import Store
+from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.store import Store
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from mlops.serving.champion import Champion
 from mlops.serving.predictor import ServedModel
 from mlops.tracking import pyfunc, registry
 from mlops.tracking.model import LoggedModel, log_model
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.store import Store, open_store
 
 TOKEN = "a-token-of-the-tests"
 

@@ -34,9 +34,9 @@ from mlops.serving.scoring import BadRow, Scorer, free_names
 from mlops.settings.sections import TrackingSettings
 from mlops.tracking import registry
 from mlops.tracking.model import log_model
-from mlops.tracking.probe import create_sqlite
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.store import Store, open_store
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"{'predicted_' * n}{name}" for name in ("label", "probability_a") for n in range(4)]

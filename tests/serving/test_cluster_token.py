@@ -23,7 +23,7 @@ from endpoint_harness import numeric_table, register
 from job import HERE, REPOSITORY, Job, free_port
 from servers import RayHead, ray_head
 
-from mlops.tracking.store import open_store
+from mlops.tracking.store.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

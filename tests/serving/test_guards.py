@@ -26,7 +26,7 @@ from endpoint_harness import (
 
 from mlops.errors import SettingsError
 from mlops.serving.security import read_token
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 ROWS = rows_of(mixed_table(5))
 CAP = 200_000

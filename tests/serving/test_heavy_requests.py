@@ -22,7 +22,7 @@ from mlops.serving.app import make_app
 from mlops.serving.champion import Champion
 from mlops.serving.predictor import WEIGHTS_AT_ONCE, ServedModel
 from mlops.serving.requests import ARROW
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 pytestmark = pytest.mark.timeout(300)
 

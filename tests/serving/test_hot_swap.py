@@ -22,7 +22,7 @@ from endpoint_harness import (
 )
 
 from mlops.serving.champion import Champion
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 FRAME = mixed_table()
 ROWS = rows_of(FRAME.head(5))

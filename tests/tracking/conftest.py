@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from servers import MlflowServer, postgresql
 
-from mlops.tracking.probe import create_sqlite
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.store import Store, open_store
 
 REPOSITORY = Path(__file__).parents[2]
 # MLflow 3.17 on libraries newer than itself, and about its own type hints when first imported.

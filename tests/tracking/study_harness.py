@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlops.data.columns.reading import Reading, read_frame
 from mlops.nn.records import Outcome
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 from mlops.tracking.writer import RunWriter
 
 

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy
 from mlflow.entities import Metric, Param, RunTag
 
-from mlops.tracking.batch import log_batch
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.batch import log_batch
+from mlops.tracking.store.store import Store, open_store
 
 TABLES = ("metrics", "latest_metrics", "params", "tags")
 

@@ -26,10 +26,10 @@ from mlops.tracking.begun import (
     VERSIONS,
     settings_tags,
 )
-from mlops.tracking.lease import DriverTag, Lease
 from mlops.tracking.record import PACKING_TAG, find_study
 from mlops.tracking.spool import Spool
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.lease import DriverTag, Lease
+from mlops.tracking.store.store import Store, open_store
 from mlops.tracking.study_run import StudyRun
 from mlops.tuning import study
 
@@ -48,7 +48,7 @@ PARTS: Any = SimpleNamespace(digest="d", notes=())
 def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlops.tracking.study_run.log_dataset", lambda *given: None)
     quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)
-    monkeypatch.setattr("mlops.tracking.lease.time", quick)
+    monkeypatch.setattr("mlops.tracking.store.lease.time", quick)
 
 
 def resumed_settings(store: Store, name: str) -> TuneSettings:

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from mlops.errors import InputError, RecordError
-from mlops.tracking import lease
-from mlops.tracking.lease import DriverTag, Lease, PromoterTag
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store import lease
+from mlops.tracking.store.lease import DriverTag, Lease, PromoterTag
+from mlops.tracking.store.store import Store, open_store
 
 HOLD = """
 import sys, time
-from mlops.tracking import lease
-from mlops.tracking.store import open_store
+from mlops.tracking.store import lease
+from mlops.tracking.store.store import open_store
 lease.Lease(getattr(lease, sys.argv[2])(open_store(sys.argv[1]), *sys.argv[3:])).take()
 print("held", flush=True)
 time.sleep(600)

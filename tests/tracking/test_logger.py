@@ -20,7 +20,7 @@ from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome, TrialResult
 from mlops.tracking import writer as writer_module
 from mlops.tracking.logger import StudyLogger, failure_reason
 from mlops.tracking.spool import Spool
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store.store import Store, open_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -20,7 +20,7 @@ from mlops.nn.mlp import MLP
 from mlops.tracking import checksums, model, pyfunc
 from mlops.tracking.model import LoggedModel, log_model
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 N_ROWS = 40
 

@@ -17,7 +17,7 @@ from mlops.console import run_job
 from mlops.errors import TrackingError
 from mlops.serving.champion import Champion
 from mlops.tracking import promotion, registry
-from mlops.tracking.store import Store, open_registry, open_store
+from mlops.tracking.store.store import Store, open_registry, open_store
 from ray_jobs import predict, promote
 
 

@@ -15,7 +15,7 @@ from mlops.tracking.pictures import (
     draw_confusion_matrix,
     log_confusion_matrix,
 )
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 
 LETTERS = [chr(ord("A") + i) for i in range(26)]
 

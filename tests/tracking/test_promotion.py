@@ -19,12 +19,13 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
 from mlops.nn.mlp import MLP
-from mlops.tracking import lease, promotion, registry
-from mlops.tracking.lease import Lease, PromoterTag
+from mlops.tracking import promotion, registry
 from mlops.tracking.model import log_model
 from mlops.tracking.promotion import Promotion
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.store import Store, open_store
+from mlops.tracking.store import lease
+from mlops.tracking.store.lease import Lease, PromoterTag
+from mlops.tracking.store.store import Store, open_store
 
 ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
 

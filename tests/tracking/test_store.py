@@ -20,10 +20,10 @@ import pytest
 from mlops.data.table import Part, Parts
 from mlops.errors import TrackingError
 from mlops.tracking.dataset import log_dataset
-from mlops.tracking.probe import without_password
-from mlops.tracking.store import Store, active_run_from_environment, open_store, resolve_uri
+from mlops.tracking.store.probe import without_password
+from mlops.tracking.store.store import Store, active_run_from_environment, open_store, resolve_uri
 
-OPEN = "from mlops.tracking.store import open_store\n"
+OPEN = "from mlops.tracking.store.store import open_store\n"
 
 
 def test_a_store_is_made_in_the_working_directory(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mlops.errors import InputError, RecordError
-from mlops.tracking import lease
 from mlops.tracking.spool import Spool
-from mlops.tracking.store import Store
+from mlops.tracking.store import lease
+from mlops.tracking.store.store import Store
 from mlops.tracking.study_run import StudyRun
 
 PACKING = {"pack_size": 2, "packs_in_flight": 3}

@@ -10,8 +10,8 @@ import sqlalchemy
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
-from mlops.tracking.store import Store, open_store
-from mlops.tracking.whole import (
+from mlops.tracking.store.store import Store, open_store
+from mlops.tracking.store.whole import (
     LONGEST_NAME,
     LONGEST_VALUE,
     WholeRun,

@@ -25,7 +25,7 @@ from mlops.tracking import registry
 from mlops.tracking.dataset import LONGEST_SCHEMA, log_dataset, notes_on_record
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.spool import Spool
-from mlops.tracking.store import Store
+from mlops.tracking.store.store import Store
 from mlops.tracking.study_run import StudyRun
 
 PACKING = {"pack_size": 2, "packs_in_flight": 3}

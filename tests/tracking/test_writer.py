@@ -19,8 +19,8 @@ from mlops.errors import RecordError, TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
 from mlops.tracking import child_run
 from mlops.tracking import writer as writer_module
-from mlops.tracking.store import Store, open_store
-from mlops.tracking.whole import record_whole
+from mlops.tracking.store.store import Store, open_store
+from mlops.tracking.store.whole import record_whole
 from mlops.tracking.writer import RunWriter
 
 if TYPE_CHECKING:

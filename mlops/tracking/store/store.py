@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mlops.cluster.connection import lasting_folder
 from mlops.errors import TrackingError, first_line
-from mlops.tracking.probe import (
+from mlops.tracking.store.probe import (
     ELSEWHERE,
     EXPERIMENTS,
     MODELS,

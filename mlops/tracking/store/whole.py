@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops.tracking.batch import latest, rows_of
+from mlops.tracking.store.batch import latest, rows_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

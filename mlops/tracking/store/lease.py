@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import psutil
 
 from mlops.errors import InputError, RecordError
-from mlops.tracking.store import Registry, Store, explained
+from mlops.tracking.store.store import Registry, Store, explained
 
 RENEWAL_SECONDS = 10.0
 SILENCE_SECONDS = 30.0
