@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.scheduling import Timeline
 from mlops.console import leave, run_job
-from mlops.tracking.logger import StudyLogger
+from mlops.tracking.study.logger import StudyLogger
 from mlops.tuning import execution
 from mlops.tuning.search import PackSearch
 from mlops.tuning.trial import PackTrial

@@ -19,8 +19,8 @@ def main(argv: list[str]) -> dict[str, Any]:
     """Generates the table and records it as an MLflow dataset."""
     given = flags.load(GenerateDataSettings, argv, name="generate_data", description=__doc__ or "")
     from mlops.data.synthetic import SyntheticSpec, check_output, make_table, write_table
-    from mlops.tracking.dataset import log_generated
     from mlops.tracking.store.store import explained, open_store
+    from mlops.tracking.study.dataset import log_generated
 
     spec = SyntheticSpec(**given.model_dump(exclude={"output", "overwrite", "tracking"}))
     check_output(given.output, overwrite=given.overwrite)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlops.data.notes import to_json
 from mlops.data.profile import profile
-from mlops.tracking.pictures import MOST_WHOLE
+from mlops.tracking.study.pictures import MOST_WHOLE
 
 if TYPE_CHECKING:
     import pandas as pd

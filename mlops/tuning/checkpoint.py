@@ -26,7 +26,7 @@ import numpy as np
 from mlops.errors import TableError, first_line
 from mlops.files import local_copy, remove, replacing
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
-from mlops.tracking.storage import FACTS, checkpoint_name, is_no_checkpoint
+from mlops.tracking.study.storage import FACTS, checkpoint_name, is_no_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,9 +16,9 @@ from ray import tune
 from mlops.cluster.machines import Workers
 from mlops.data.dataset import Dataset
 from mlops.nn.records import METRICS
-from mlops.tracking.logger import StudyLogger
-from mlops.tracking.spool import Spool
-from mlops.tracking.storage import checkpoint_folder
+from mlops.tracking.study.logger import StudyLogger
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.storage import checkpoint_folder
 from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.packing import Packing
@@ -30,7 +30,7 @@ from mlops.tuning.trial import PackOptions, PackTrial, SharedRows, report_every
 from mlops.tuning.watch import Watch
 
 if TYPE_CHECKING:
-    from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.study.study_run import StudyRun
     from mlops.tuning.study import Plan
 
 

@@ -14,8 +14,8 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from mlops.nn.records import MERIT, NO_MERIT, Outcome, merit
-from mlops.tracking.logger import failure_reason, is_tried_in_parts, trained
-from mlops.tracking.record import TrialRecord
+from mlops.tracking.study.logger import failure_reason, is_tried_in_parts, trained
+from mlops.tracking.study.record import TrialRecord
 
 
 @dataclass

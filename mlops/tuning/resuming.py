@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
 from mlops.nn.records import NO_MERIT, merit
-from mlops.tracking.record import (
+from mlops.tracking.store.store import Store
+from mlops.tracking.study.record import (
     StudyRecord,
     TrialRecord,
     add_calls,
@@ -19,11 +20,10 @@ from mlops.tracking.record import (
     read_trials,
     without_interruptions,
 )
-from mlops.tracking.spool import Call, Spool, read_spool
-from mlops.tracking.store.store import Store
+from mlops.tracking.study.spool import Call, Spool, read_spool
 
 if TYPE_CHECKING:
-    from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.study.study_run import StudyRun
 
 # Settings without which a study's trials would be others.
 SAME = (

@@ -16,8 +16,8 @@ from ray.tune.search import Searcher
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
-from mlops.tracking.logger import is_tried_in_parts, trained
-from mlops.tracking.record import TrialRecord
+from mlops.tracking.study.logger import is_tried_in_parts, trained
+from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.packing import Packing
 from mlops.tuning.searchers import SCORE, SEARCHERS, ask, domains_of
 

@@ -23,10 +23,10 @@ from mlops.errors import InputError, RecordError, StudyError, TableError, Tracki
 from mlops.files import is_uri
 from mlops.nn.sizes import TableSize
 from mlops.settings.sections import DataSettings, TrackingSettings
-from mlops.tracking.spool import Spool
-from mlops.tracking.storage import checkpoint_folder, study_folder
 from mlops.tracking.store.probe import without_password
 from mlops.tracking.store.store import explained, open_store, patiently, prepare_environment
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.storage import checkpoint_folder, study_folder
 from mlops.tuning import packing, resuming
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from mlops.data.dataset import Dataset
     from mlops.data.table import Parts
     from mlops.tracking.pyfunc import Predictor
-    from mlops.tracking.record import StudyRecord
     from mlops.tracking.store.store import Store
-    from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.study.record import StudyRecord
+    from mlops.tracking.study.study_run import StudyRun
     from mlops.tuning.ledger import Ledger
     from mlops.tuning.packing import Packing
     from mlops.tuning.stopping import Stop
@@ -218,7 +218,7 @@ def _load(data: DataSettings) -> Parts:
     """
     from mlops.data.synthetic import SyntheticSpec
     from mlops.data.table import load_parts
-    from mlops.tracking.dataset import notes_on_record
+    from mlops.tracking.study.dataset import notes_on_record
 
     given = data.model_dump(exclude={"synthetic", "columns", "drop", "keep", "strict"})
     if data.path is None and data.sklearn is None and data.openml is None:
@@ -333,7 +333,8 @@ def _warm_up_model(proposed: threading.Event) -> None:
     _collect_garbage()
     proposed.wait()
     gc.disable()
-    from mlops.tracking import model, pictures
+    from mlops.tracking import model
+    from mlops.tracking.study import pictures
 
     model.warm_up()
     pictures.warm_up()
@@ -357,7 +358,7 @@ def _begin(
     plan: Plan, ready: _Ready, resolved: Mapping[str, Any], spool: Spool, background: Executor
 ) -> tuple[Future[StudyRun], resuming.Before]:
     """Makes the study's run in the background; one that goes on must be read first."""
-    from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.study.study_run import StudyRun
 
     def make() -> StudyRun:
         store, divided = ready.opening.result(), asdict(ready.packing)

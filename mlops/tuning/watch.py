@@ -11,7 +11,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.tracking.logger import failure_reason
+from mlops.tracking.study.logger import failure_reason
 from mlops.tuning.stopping import Stop
 
 # A worker that can ends itself in time, and says where it hung.

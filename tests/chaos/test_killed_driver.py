@@ -13,9 +13,9 @@ from servers import MlflowServer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
-WRITER = "mlops.tracking.writer"
-CHILD = "mlops.tracking.child_run"
-RUN = "mlops.tracking.study_run"
+WRITER = "mlops.tracking.study.writer"
+CHILD = "mlops.tracking.study.child_run"
+RUN = "mlops.tracking.study.study_run"
 # (function, which call of it, whether it has been carried out). Each line is one study's deaths.
 BEFORE_A_SERVER = [
     [
@@ -34,9 +34,9 @@ BEFORE_A_SERVER = [
     ],
 ]
 BEFORE_A_DATABASE = [
-    ("mlops.tracking.spool:Spool.add", 12, "before"),
+    ("mlops.tracking.study.spool:Spool.add", 12, "before"),
     (f"{WRITER}:record_whole", 1, "after"),  # runs on record, which the driver has not heard of
-    ("mlops.tracking.spool:Spool.add", 14, "after"),
+    ("mlops.tracking.study.spool:Spool.add", 14, "after"),
     (f"{WRITER}:record_whole", 2, "before"),
     ("mlops.tracking.registry:_link_version", 1, "before"),
     ("mlops.tracking.promotion:_crown", 1, "after"),

@@ -23,8 +23,8 @@ import pytest
 from mlops.console import run_job
 from mlops.nn.records import METRIC_NAMES
 from mlops.tracking import registry
-from mlops.tracking.storage import RECORD, study_folder
 from mlops.tracking.store.store import Store, open_store
+from mlops.tracking.study.storage import RECORD, study_folder
 from ray_jobs import train, tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_cluster")]

@@ -18,7 +18,9 @@ from mlops.data.versions import RELEASE
 from mlops.errors import InputError
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
-from mlops.tracking.begun import (
+from mlops.tracking.store.lease import DriverTag, Lease
+from mlops.tracking.store.store import Store, open_store
+from mlops.tracking.study.begun import (
     LONGEST_PART,
     RELEASE_TAG,
     SETTINGS,
@@ -26,11 +28,9 @@ from mlops.tracking.begun import (
     VERSIONS,
     settings_tags,
 )
-from mlops.tracking.record import PACKING_TAG, find_study
-from mlops.tracking.spool import Spool
-from mlops.tracking.store.lease import DriverTag, Lease
-from mlops.tracking.store.store import Store, open_store
-from mlops.tracking.study_run import StudyRun
+from mlops.tracking.study.record import PACKING_TAG, find_study
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.study_run import StudyRun
 from mlops.tuning import study
 
 BEGUN = TuneSettings(
@@ -46,7 +46,7 @@ PARTS: Any = SimpleNamespace(digest="d", notes=())
 
 @pytest.fixture(autouse=True)
 def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlops.tracking.study_run.log_dataset", lambda *given: None)
+    monkeypatch.setattr("mlops.tracking.study.study_run.log_dataset", lambda *given: None)
     quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)
     monkeypatch.setattr("mlops.tracking.store.lease.time", quick)
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from mlops.settings.sections import Section
 from mlops.settings.study import TrainSettings, TuneSettings
-from mlops.tracking.params import LONGEST_PARAM, SECTIONS, as_params
 from mlops.tracking.store.store import Store
+from mlops.tracking.study.params import LONGEST_PARAM, SECTIONS, as_params
 
 ODD = "[ü]*%\n\0😀'\""
 

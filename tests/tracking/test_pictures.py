@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlops.tracking.pictures import (
+from mlops.tracking.store.store import Store
+from mlops.tracking.study.pictures import (
     MOST_NAMED,
     MOST_WHOLE,
     draw_confusion_matrix,
     log_confusion_matrix,
 )
-from mlops.tracking.store.store import Store
 
 LETTERS = [chr(ord("A") + i) for i in range(26)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlops.nn.records import Outcome
-from mlops.tracking.record import (
+from mlops.tracking.study.record import (
     TrialRecord,
     add_calls,
     of_started_trials,

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from mlops.errors import InputError
 from mlops.settings.study import TuneSettings
-from mlops.tracking.spool import Call, Spool, read_spool
-from mlops.tracking.storage import RECORD, study_folder
+from mlops.tracking.study.spool import Call, Spool, read_spool
+from mlops.tracking.study.storage import RECORD, study_folder
 
 CALLS = [["start", 0, {"lr": 0.1 + 0.2}, {}, 5], ["record", [{"loss": float("inf")}], 6]]
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from mlops.errors import InputError, RecordError
-from mlops.tracking.spool import Spool
 from mlops.tracking.store import lease
 from mlops.tracking.store.store import Store
-from mlops.tracking.study_run import StudyRun
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.study_run import StudyRun
 
 PACKING = {"pack_size": 2, "packs_in_flight": 3}
 
 
 @pytest.fixture(autouse=True)
 def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlops.tracking.study_run.log_dataset", lambda *given: None)
+    monkeypatch.setattr("mlops.tracking.study.study_run.log_dataset", lambda *given: None)
 
 
 def create(store: Store, study: str, folder: Path) -> StudyRun:

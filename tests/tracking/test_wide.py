@@ -22,11 +22,11 @@ from mlops.data.table import Part, Parts
 from mlops.nn.mlp import MLP
 from mlops.settings.study import TuneSettings
 from mlops.tracking import registry
-from mlops.tracking.dataset import LONGEST_SCHEMA, log_dataset, notes_on_record
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.spool import Spool
 from mlops.tracking.store.store import Store
-from mlops.tracking.study_run import StudyRun
+from mlops.tracking.study.dataset import LONGEST_SCHEMA, log_dataset, notes_on_record
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.study_run import StudyRun
 
 PACKING = {"pack_size": 2, "packs_in_flight": 3}
 ODD_NAMES = [

@@ -17,11 +17,11 @@ from study_harness import end, made
 
 from mlops.errors import RecordError, TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
-from mlops.tracking import child_run
-from mlops.tracking import writer as writer_module
 from mlops.tracking.store.store import Store, open_store
 from mlops.tracking.store.whole import record_whole
-from mlops.tracking.writer import RunWriter
+from mlops.tracking.study import child_run
+from mlops.tracking.study import writer as writer_module
+from mlops.tracking.study.writer import RunWriter
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -20,7 +20,7 @@ from safetensors.torch import load
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.device.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
-from mlops.tracking.record import TrialRecord
+from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.ledger import Ledger, Row
 from mlops.tuning.progress import Progress
 from mlops.tuning.stopping import Stop

@@ -19,10 +19,10 @@ from mlops.nn.device.passes import Rows
 from mlops.nn.group import Run, Task
 from mlops.nn.records import MERIT, METRICS, EpochRecord, Outcome, TrialResult, merit
 from mlops.nn.training import PackTraining
-from mlops.tracking.logger import StudyLogger
-from mlops.tracking.record import TrialRecord
-from mlops.tracking.spool import Spool
-from mlops.tracking.writer import weights_name
+from mlops.tracking.study.logger import StudyLogger
+from mlops.tracking.study.record import TrialRecord
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.writer import weights_name
 from mlops.tuning import resuming
 from mlops.tuning.checkpoint import Told
 from mlops.tuning.ledger import Ledger

@@ -8,7 +8,7 @@ import pytest
 
 from mlops.errors import InputError
 from mlops.settings.study import TuneSettings
-from mlops.tracking.record import StudyRecord
+from mlops.tracking.study.record import StudyRecord
 from mlops.tuning.resuming import check_same
 
 DATA = {"path": "table.csv", "target": "label"}

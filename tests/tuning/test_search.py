@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
-from mlops.tracking.record import TrialRecord
+from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.packing import Packing
 from mlops.tuning.search import SEARCHERS, WORST, PackSearch
 

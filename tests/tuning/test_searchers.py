@@ -18,7 +18,7 @@ from ray.tune.search.hyperopt import HyperOptSearch
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
-from mlops.tracking.record import TrialRecord
+from mlops.tracking.study.record import TrialRecord
 from mlops.tuning import tpe
 from mlops.tuning.packing import Packing
 from mlops.tuning.search import PackSearch

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
 from mlops.nn.records import Outcome
-from mlops.tracking.begun import check_versions, read_settings
-from mlops.tracking.spool import Call
 from mlops.tracking.store.store import Store, explained
+from mlops.tracking.study.begun import check_versions, read_settings
+from mlops.tracking.study.spool import Call
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops.nn.records import METRIC_NAMES, Outcome
-from mlops.tracking.record import RESULT_TAG, SO_FAR_TAG
 from mlops.tracking.store.batch import BATCH, log_batch
 from mlops.tracking.store.whole import WholeRun
+from mlops.tracking.study.record import RESULT_TAG, SO_FAR_TAG
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -16,18 +16,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import RecordError, TrackingError
-from mlops.tracking.child_run import ChildRun
-from mlops.tracking.record import TrialRecord
-from mlops.tracking.spool import Call, Spool
-from mlops.tracking.storage import weights_name
 from mlops.tracking.store.store import PATIENCE_SECONDS, RETRY_SECONDS, SENDERS
 from mlops.tracking.store.whole import record_whole, takes_whole_runs
+from mlops.tracking.study.child_run import ChildRun
+from mlops.tracking.study.record import TrialRecord
+from mlops.tracking.study.spool import Call, Spool
+from mlops.tracking.study.storage import weights_name
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from mlops.tracking.store.whole import WholeRun
-    from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.study.study_run import StudyRun
 
 # Seconds from one look at what is to be sent to the next, for each trial that is looked at.
 LOOK_SECONDS = 0.0005

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 from mlops.data.notes import to_json
 from mlops.errors import InputError, RecordError, TrackingError
 from mlops.tracking import registry
-from mlops.tracking.begun import SETTINGS, settings_tags, version_tags
 from mlops.tracking.card import make_card
-from mlops.tracking.dataset import log_dataset
 from mlops.tracking.model import EXAMPLE_ROWS, discard_unregistered, log_model
-from mlops.tracking.params import as_params, fit
-from mlops.tracking.pictures import log_confusion_matrix
-from mlops.tracking.record import (
+from mlops.tracking.store.lease import DriverTag, Lease
+from mlops.tracking.store.store import Store, active_run_from_environment, explained, patiently
+from mlops.tracking.study.begun import SETTINGS, settings_tags, version_tags
+from mlops.tracking.study.dataset import log_dataset
+from mlops.tracking.study.params import as_params, fit
+from mlops.tracking.study.pictures import log_confusion_matrix
+from mlops.tracking.study.record import (
     ENDS_TAG,
     PACKING_TAG,
     StudyRecord,
@@ -27,11 +29,9 @@ from mlops.tracking.record import (
     read_ends,
     study_exists,
 )
-from mlops.tracking.spool import Spool
-from mlops.tracking.storage import weights_name
-from mlops.tracking.store.lease import DriverTag, Lease
-from mlops.tracking.store.store import Store, active_run_from_environment, explained, patiently
-from mlops.tracking.writer import WEIGHTS_FOLDER
+from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.storage import weights_name
+from mlops.tracking.study.writer import WEIGHTS_FOLDER
 
 if TYPE_CHECKING:
     import numpy as np

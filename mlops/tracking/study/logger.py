@@ -15,12 +15,12 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 
 from mlops.nn.records import MERIT, NO_MERIT, Outcome, TrialResult, merit
-from mlops.tracking.record import TrialRecord
-from mlops.tracking.spool import Call, Spool
-from mlops.tracking.writer import RunWriter
+from mlops.tracking.study.record import TrialRecord
+from mlops.tracking.study.spool import Call, Spool
+from mlops.tracking.study.writer import RunWriter
 
 if TYPE_CHECKING:
-    from mlops.tracking.study_run import StudyRun
+    from mlops.tracking.study.study_run import StudyRun
 
 
 class StudyLogger(MLflowLoggerCallback):

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from mlops.errors import InputError
-from mlops.tracking import storage
-from mlops.tracking.storage import RECORD
+from mlops.tracking.study import storage
+from mlops.tracking.study.storage import RECORD
 
 Call = list[Any]
 
