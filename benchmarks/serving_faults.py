@@ -35,7 +35,7 @@ from benchmarks import report
 from benchmarks.contenders import environment
 from benchmarks.report import Row
 from benchmarks.serving import COLUMNS, JSON, free_port, make_champion
-from mlops.tracking import registry
+from mlops.tracking.models import registry
 from mlops.tracking.store.store import Store, open_store
 
 CLIENTS = 8

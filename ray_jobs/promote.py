@@ -19,7 +19,7 @@ from mlops.settings.serving import PromoteSettings
 def main(argv: list[str]) -> dict[str, Any]:
     """Moves the alias `champion` and says what was served before."""
     given = flags.load(PromoteSettings, argv, name="promote", description=__doc__ or "")
-    from mlops.tracking import promotion, registry
+    from mlops.tracking.models import promotion, registry
     from mlops.tracking.store.store import open_registry
 
     store = open_registry(given.tracking.uri)

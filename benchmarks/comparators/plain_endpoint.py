@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel, create_model
 
-from mlops.tracking.registry import load_version
+from mlops.tracking.models.registry import load_version
 from mlops.tracking.store.store import open_store
 
 

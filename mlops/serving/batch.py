@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlops.data.blocks import Block
     from mlops.serving.pools import Pool
     from mlops.serving.scoring import BadRow, Scorer
-    from mlops.tracking.registry import RegisteredModel
+    from mlops.tracking.models.registry import RegisteredModel
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def check_output(job: Job) -> None:
 
 
 def _load(job: Job, tracking: TrackingSettings) -> RegisteredModel:
-    from mlops.tracking.registry import load_version
+    from mlops.tracking.models.registry import load_version
 
     return load_version(open_registry(tracking.uri), job.model_name, job.version)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mlops.errors import MlopsError, RequestError, first_line
 from mlops.serving.predictor import ServedModel
-from mlops.tracking import registry
+from mlops.tracking.models import registry
 from mlops.tracking.store.store import Registry, open_registry
 
 RETRY_SECONDS = 60.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlops.data.columns.features import FeatureEncoder
-    from mlops.tracking.registry import RegisteredModel
+    from mlops.tracking.models.registry import RegisteredModel
 
 TOLERANCE = 1e-5
 # What a request costs beside the products of its rows with the weights, in weights: one takes
@@ -97,7 +97,7 @@ class ServedModel:
         classes: The labels, in the order of the network's outputs.
         encoder: The preprocessing.
         network: The layers.
-        card: What is recorded of the model; see `mlops.tracking.registry.RegisteredModel`.
+        card: What is recorded of the model; see `mlops.tracking.models.registry.RegisteredModel`.
         n_weights: Weights of the network.
         training_columns: All columns of the table it was trained on, as far as that is on record.
     """

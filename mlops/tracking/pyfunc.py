@@ -2,7 +2,7 @@
 
     model.json            hyperparameters, preprocessing, classes, target
     weights.safetensors   the weights, as `MLP.state_dict()` has them
-    card.json             what is to be known of it (`mlops.tracking.card`)
+    card.json             what is to be known of it (`mlops.tracking.models.card`)
 
 MLflow's `python_function` flavor names this module as its loader. It needs MLflow for nothing, so a
 server may use it alone.

@@ -333,7 +333,7 @@ def _warm_up_model(proposed: threading.Event) -> None:
     _collect_garbage()
     proposed.wait()
     gc.disable()
-    from mlops.tracking import model
+    from mlops.tracking.models import model
     from mlops.tracking.study import pictures
 
     model.warm_up()
@@ -467,7 +467,7 @@ def _log_best(
     ledger: Ledger, ready: _Ready, study_run: StudyRun, model_name: str
 ) -> dict[str, Any]:
     """Scores the best trial's model on every part, records and registers it."""
-    from mlops.tracking import promotion
+    from mlops.tracking.models import promotion
     from mlops.tuning import scoring
 
     best = ledger.best

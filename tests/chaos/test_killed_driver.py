@@ -29,8 +29,8 @@ BEFORE_A_SERVER = [
         (f"{CHILD}:log_batch", 5, "after"),  # values, but the run not ended
         (f"{WRITER}:RunWriter._send_file", 1, "after"),
         (f"{CHILD}:ChildRun._open_again", 1, "after"),
-        ("mlops.tracking.registry:register", 1, "after"),
-        ("mlops.tracking.promotion:_crown", 1, "before"),
+        ("mlops.tracking.models.registry:register", 1, "after"),
+        ("mlops.tracking.models.promotion:_crown", 1, "before"),
     ],
 ]
 BEFORE_A_DATABASE = [
@@ -38,8 +38,8 @@ BEFORE_A_DATABASE = [
     (f"{WRITER}:record_whole", 1, "after"),  # runs on record, which the driver has not heard of
     ("mlops.tracking.study.spool:Spool.add", 14, "after"),
     (f"{WRITER}:record_whole", 2, "before"),
-    ("mlops.tracking.registry:_link_version", 1, "before"),
-    ("mlops.tracking.promotion:_crown", 1, "after"),
+    ("mlops.tracking.models.registry:_link_version", 1, "before"),
+    ("mlops.tracking.models.promotion:_crown", 1, "after"),
     (f"{RUN}:StudyRun.end", 1, "before"),
 ]
 

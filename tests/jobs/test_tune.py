@@ -22,7 +22,7 @@ import pytest
 
 from mlops.console import run_job
 from mlops.nn.records import METRIC_NAMES
-from mlops.tracking import registry
+from mlops.tracking.models import registry
 from mlops.tracking.store.store import Store, open_store
 from mlops.tracking.study.storage import RECORD, study_folder
 from ray_jobs import train, tune

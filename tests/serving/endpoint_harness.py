@@ -26,8 +26,9 @@ from mlops.nn.mlp import MLP
 from mlops.serving.app import make_app
 from mlops.serving.champion import Champion
 from mlops.serving.predictor import ServedModel
-from mlops.tracking import pyfunc, registry
-from mlops.tracking.model import LoggedModel, log_model
+from mlops.tracking import pyfunc
+from mlops.tracking.models import registry
+from mlops.tracking.models.model import LoggedModel, log_model
 from mlops.tracking.store.store import Store, open_store
 
 TOKEN = "a-token-of-the-tests"

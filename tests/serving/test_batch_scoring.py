@@ -32,8 +32,8 @@ from mlops.serving import batch
 from mlops.serving.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer
 from mlops.serving.scoring import BadRow, Scorer, free_names
 from mlops.settings.sections import TrackingSettings
-from mlops.tracking import registry
-from mlops.tracking.model import log_model
+from mlops.tracking.models import registry
+from mlops.tracking.models.model import log_model
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.probe import create_sqlite
 from mlops.tracking.store.store import Store, open_store

@@ -17,7 +17,7 @@ from mlops.serving import network
 from mlops.serving.predictor import ServedModel
 from mlops.serving.reading import read_cells
 from mlops.tracking import pyfunc
-from mlops.tracking.registry import RegisteredModel
+from mlops.tracking.models.registry import RegisteredModel
 
 
 def served(predictor: pyfunc.Predictor, frame: pd.DataFrame) -> ServedModel:

@@ -302,7 +302,7 @@ def test_an_alias_that_is_removed_changes_nothing(store: Store) -> None:
 
 
 def test_the_answers_are_those_of_the_registered_model(store: Store) -> None:
-    from mlops.tracking import registry
+    from mlops.tracking.models import registry
 
     register(store, FRAME)
     champion = Champion(store.uri)

@@ -17,7 +17,7 @@ from mlops.data.dataset import fit_encoder
 from mlops.data.notes import Note
 from mlops.data.table import Part, Parts
 from mlops.nn.mlp import MLP
-from mlops.tracking.card import json_rows, make_card
+from mlops.tracking.models.card import json_rows, make_card
 from mlops.tracking.pyfunc import Predictor
 
 TABLE = pd.DataFrame(

@@ -17,8 +17,9 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
-from mlops.tracking import checksums, model, pyfunc
-from mlops.tracking.model import LoggedModel, log_model
+from mlops.tracking import pyfunc
+from mlops.tracking.models import checksums, model
+from mlops.tracking.models.model import LoggedModel, log_model
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.store import Store
 

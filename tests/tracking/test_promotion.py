@@ -19,9 +19,9 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
 from mlops.nn.mlp import MLP
-from mlops.tracking import promotion, registry
-from mlops.tracking.model import log_model
-from mlops.tracking.promotion import Promotion
+from mlops.tracking.models import promotion, registry
+from mlops.tracking.models.model import log_model
+from mlops.tracking.models.promotion import Promotion
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store import lease
 from mlops.tracking.store.lease import Lease, PromoterTag

@@ -12,8 +12,8 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
-from mlops.tracking import registry
-from mlops.tracking.model import LoggedModel, log_model
+from mlops.tracking.models import registry
+from mlops.tracking.models.model import LoggedModel, log_model
 from mlops.tracking.store.store import Store
 
 ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})

@@ -21,7 +21,7 @@ from mlops.data.notes import Note
 from mlops.data.table import Part, Parts
 from mlops.nn.mlp import MLP
 from mlops.settings.study import TuneSettings
-from mlops.tracking import registry
+from mlops.tracking.models import registry
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.store import Store
 from mlops.tracking.study.dataset import LONGEST_SCHEMA, log_dataset, notes_on_record

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.data.notes import to_json
 from mlops.errors import InputError, RecordError, TrackingError
-from mlops.tracking import registry
-from mlops.tracking.card import make_card
-from mlops.tracking.model import EXAMPLE_ROWS, discard_unregistered, log_model
+from mlops.tracking.models import registry
+from mlops.tracking.models.card import make_card
+from mlops.tracking.models.model import EXAMPLE_ROWS, discard_unregistered, log_model
 from mlops.tracking.store.lease import DriverTag, Lease
 from mlops.tracking.store.store import Store, active_run_from_environment, explained, patiently
 from mlops.tracking.study.begun import SETTINGS, settings_tags, version_tags

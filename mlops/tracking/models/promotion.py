@@ -15,9 +15,9 @@ from typing import Any
 
 from mlops.data.columns.kinds import some_of
 from mlops.errors import InputError, TableError, TrackingError
-from mlops.tracking import registry
+from mlops.tracking.models import registry
+from mlops.tracking.models.registry import CHAMPION
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.registry import CHAMPION
 from mlops.tracking.store.lease import Lease, PromoterTag
 from mlops.tracking.store.store import Registry, explained, patiently
 

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 from mlops.configuration.hyperparameters import NAMES, Hyperparameters
 from mlops.errors import TrackingError
 from mlops.tracking import pyfunc
-from mlops.tracking.card import json_rows
-from mlops.tracking.checksums import SHA256_TAG, write_checksums
+from mlops.tracking.models.card import json_rows
+from mlops.tracking.models.checksums import SHA256_TAG, write_checksums
 from mlops.tracking.store.store import SENDERS, Store, explained, prepare_environment
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def log_model(
         example: Some raw rows; the first few are stored with the model.
         metrics: The model's scores, recorded both on the run and on the model: whoever calls this
             need not log them again. The step is 0 for a run's first model, 1 for the next.
-        card: What is to be known of the model (`mlops.tracking.card`).
+        card: What is to be known of the model (`mlops.tracking.models.card`).
 
     Raises:
         TrackingError: The model could not be stored; the record of it is marked as failed.

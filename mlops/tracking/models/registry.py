@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import TrackingError, first_line
 from mlops.tracking import pyfunc
-from mlops.tracking.checksums import SHA256_TAG, verify
-from mlops.tracking.model import PREDICTOR, LoggedModel, models_of_run
+from mlops.tracking.models.checksums import SHA256_TAG, verify
+from mlops.tracking.models.model import PREDICTOR, LoggedModel, models_of_run
 from mlops.tracking.store.store import Registry, Store, explained
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class RegisteredModel:
         version: The version's number.
         run_id: The study's run.
         predictor: The model.
-        card: What is to be known of it (`mlops.tracking.card`); empty if it was recorded without.
+        card: What is to be known of it (`mlops.tracking.models.card`); empty if it was recorded without.
     """
 
     name: str
