@@ -15,7 +15,7 @@ from typing import Any
 from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.setup import TrackingServerSettings
-from mlops.tracking.server import Server, serve
+from mlops.tracking.server.server import Server, serve
 
 
 def main(argv: list[str]) -> dict[str, Any]:

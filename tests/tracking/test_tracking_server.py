@@ -23,9 +23,9 @@ import pytest
 from servers import free_port, object_store
 
 from mlops.errors import InputError
-from mlops.tracking import postgresql
-from mlops.tracking import server as tracking_server
-from mlops.tracking.server import Server, serve
+from mlops.tracking.server import postgresql
+from mlops.tracking.server import server as tracking_server
+from mlops.tracking.server.server import Server, serve
 
 pytestmark = pytest.mark.timeout(240)
 PASSWORD = "a long password"

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlops.errors import InputError
-from mlops.tracking.daemon import Daemon, running
+from mlops.tracking.server.daemon import Daemon, running
 
 # PostgreSQL does not run as root; Debian's packages make the first of these users.
 USERS = ("postgres", "nobody")

@@ -26,8 +26,8 @@ import psutil
 
 from mlops.errors import InputError, RecordError, first_line
 from mlops.files import is_uri
-from mlops.tracking.daemon import Daemon, running
-from mlops.tracking.postgresql import postgresql
+from mlops.tracking.server.daemon import Daemon, running
+from mlops.tracking.server.postgresql import postgresql
 
 SHORTEST_PASSWORD = 12
 # By these names, besides this machine's own, clients may call it unless told otherwise.
