@@ -16,7 +16,7 @@ from benchmarks.scheduling import Timeline
 from mlops.console import leave, run_job
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tuning import execution
-from mlops.tuning.search import PackSearch
+from mlops.tuning.search.packs import PackSearch
 from mlops.tuning.trial import PackTrial
 from ray_jobs import tune
 

@@ -30,9 +30,9 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import TrialResult
 from mlops.nn.training import fit
 from mlops.settings.study import TuneSettings
-from mlops.tuning.packing import Packing
-from mlops.tuning.search import PackSearch
-from mlops.tuning.searchers import SCORE, SEARCHERS
+from mlops.tuning.search.packing import Packing
+from mlops.tuning.search.packs import PackSearch
+from mlops.tuning.search.searchers import SCORE, SEARCHERS
 
 OURS, HYPEROPT, RANDOM = "hyperopt", "hyperopt as it is", "random"
 

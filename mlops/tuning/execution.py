@@ -21,10 +21,10 @@ from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.storage import checkpoint_folder
 from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
-from mlops.tuning.packing import Packing
 from mlops.tuning.progress import Progress
 from mlops.tuning.resuming import Before
-from mlops.tuning.search import PackSearch
+from mlops.tuning.search.packing import Packing
+from mlops.tuning.search.packs import PackSearch
 from mlops.tuning.stopping import Stop
 from mlops.tuning.trial import PackOptions, PackTrial, SharedRows, report_every
 from mlops.tuning.watch import Watch

@@ -27,7 +27,8 @@ from mlops.tracking.store.probe import without_password
 from mlops.tracking.store.store import explained, open_store, patiently, prepare_environment
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.storage import checkpoint_folder, study_folder
-from mlops.tuning import packing, resuming
+from mlops.tuning import resuming
+from mlops.tuning.search import packing
 
 if TYPE_CHECKING:
     from mlops.data.columns.features import FeatureEncoder
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from mlops.tracking.study.record import StudyRecord
     from mlops.tracking.study.study_run import StudyRun
     from mlops.tuning.ledger import Ledger
-    from mlops.tuning.packing import Packing
+    from mlops.tuning.search.packing import Packing
     from mlops.tuning.stopping import Stop
     from mlops.tuning.trial import SharedRows
 
@@ -309,7 +310,7 @@ def _make_ready(
 def _import_search(plan: Plan) -> None:
     importlib.import_module("mlops.tuning.execution")
     if plan.space is not None:
-        from mlops.tuning.searchers import import_searcher
+        from mlops.tuning.search.searchers import import_searcher
 
         import_searcher(plan.algorithm)
 

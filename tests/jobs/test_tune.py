@@ -243,7 +243,7 @@ def test_a_study_begun_before_keeps_its_order(
     flags = ["--data.sklearn", "iris", "--pack_size", 8, "--epochs", 80, "--pruning.eta", 2]
     more = ["--max_evals", 16]
     with monkeypatch.context() as before:
-        before.setattr("mlops.tuning.packing.MERIT", 1)
+        before.setattr("mlops.tuning.search.packing.MERIT", 1)
         whole = study(*flags, *more, "--study", "old, at once")
         begun = study(*flags, "--max_evals", 8, "--study", "old")
     store.client.delete_tag(begun["run_id"], "merit")

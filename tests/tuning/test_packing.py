@@ -9,7 +9,7 @@ import pytest
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.nn.sizes import TableSize, pack_bytes
-from mlops.tuning.packing import (
+from mlops.tuning.search.packing import (
     MOST_MEMBERS,
     ROUNDS,
     Packing,

@@ -15,8 +15,8 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
 from mlops.tracking.study.record import TrialRecord
-from mlops.tuning.packing import Packing
-from mlops.tuning.search import SEARCHERS, WORST, PackSearch
+from mlops.tuning.search.packing import Packing
+from mlops.tuning.search.packs import SEARCHERS, WORST, PackSearch
 
 ALGORITHMS = ("hyperopt", "optuna", "random")
 DEFAULT = Hyperparameters()

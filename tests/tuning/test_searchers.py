@@ -19,11 +19,11 @@ from ray.tune.search.hyperopt import HyperOptSearch
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.tracking.study.record import TrialRecord
-from mlops.tuning import tpe
-from mlops.tuning.packing import Packing
-from mlops.tuning.search import PackSearch
-from mlops.tuning.searchers import SCORE, SEARCHERS, ask, domains_of
-from mlops.tuning.tpe import BEST, CANDIDATES, PackHyperOptSearch
+from mlops.tuning.search import tpe
+from mlops.tuning.search.packing import Packing
+from mlops.tuning.search.packs import PackSearch
+from mlops.tuning.search.searchers import SCORE, SEARCHERS, ask, domains_of
+from mlops.tuning.search.tpe import BEST, CANDIDATES, PackHyperOptSearch
 
 Params = dict[str, Any]
 

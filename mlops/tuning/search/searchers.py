@@ -39,7 +39,7 @@ def import_searcher(algorithm: str) -> None:
         importlib.import_module(_MODULES[algorithm])
 
 
-_MODULES = {"hyperopt": "mlops.tuning.tpe", "optuna": "ray.tune.search.optuna"}
+_MODULES = {"hyperopt": "mlops.tuning.search.tpe", "optuna": "ray.tune.search.optuna"}
 
 
 def domains_of(space: SearchSpace) -> Domains:
@@ -58,7 +58,7 @@ def _domain(entry: Distribution) -> Any:
 def _hyperopt(
     domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
 ) -> Searcher:
-    from mlops.tuning.tpe import PackHyperOptSearch
+    from mlops.tuning.search.tpe import PackHyperOptSearch
 
     searcher = PackHyperOptSearch(
         points_to_evaluate=[dict(point) for point in first] or None,

@@ -18,8 +18,8 @@ from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
 from mlops.tracking.study.logger import is_tried_in_parts, trained
 from mlops.tracking.study.record import TrialRecord
-from mlops.tuning.packing import Packing
-from mlops.tuning.searchers import SCORE, SEARCHERS, ask, domains_of
+from mlops.tuning.search.packing import Packing
+from mlops.tuning.search.searchers import SCORE, SEARCHERS, ask, domains_of
 
 # What a searcher is told of a trial that has no score, by direction.
 WORST = {"max": 0.0, "min": 1e6}
