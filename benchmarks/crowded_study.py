@@ -21,7 +21,7 @@ from ray.actor import ActorClass
 from benchmarks import scheduled_study
 from benchmarks.sleeping_study import SleepingTrial
 from mlops.console import leave, run_job
-from mlops.tuning import controller
+from mlops.tuning.training import controller
 
 HOSTS = 2
 # All workers share the two logical cores of a cluster that is this machine alone.

@@ -17,7 +17,7 @@ from mlops.console import leave, run_job
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tuning import execution
 from mlops.tuning.search.packs import PackSearch
-from mlops.tuning.trial import PackTrial
+from mlops.tuning.training.trial import PackTrial
 from ray_jobs import tune
 
 LINE = Timeline()

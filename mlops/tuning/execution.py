@@ -19,14 +19,14 @@ from mlops.nn.records import METRICS
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.storage import checkpoint_folder
-from mlops.tuning.controller import PackController
 from mlops.tuning.ledger import Ledger
 from mlops.tuning.progress import Progress
 from mlops.tuning.resuming import Before
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
 from mlops.tuning.stopping import Stop
-from mlops.tuning.trial import PackOptions, PackTrial, SharedRows, report_every
+from mlops.tuning.training.controller import PackController
+from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows, report_every
 from mlops.tuning.watch import Watch
 
 if TYPE_CHECKING:

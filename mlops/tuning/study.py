@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mlops.tuning.ledger import Ledger
     from mlops.tuning.search.packing import Packing
     from mlops.tuning.stopping import Stop
-    from mlops.tuning.trial import SharedRows
+    from mlops.tuning.training.trial import SharedRows
 
 
 @dataclass(frozen=True)

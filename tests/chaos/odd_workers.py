@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlops.tuning.trial import PackTrial
+from mlops.tuning.training.trial import PackTrial
 
 KILLS, RAISES, HANGS = 1, 9, 18
 

@@ -26,8 +26,8 @@ from servers import object_store
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.files import exists
 from mlops.nn.device.passes import Passes
-from mlops.tuning import checkpoint
-from mlops.tuning.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.training import checkpoint
+from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows
 
 Report = dict[str, Any]
 
@@ -92,7 +92,7 @@ def worker(
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Callable[..., PackTrial]:
     """Returns `worker`, without Ray, for the test's own folder."""
-    monkeypatch.setattr("mlops.tuning.trial.ray.get", lambda given: given)
+    monkeypatch.setattr("mlops.tuning.training.trial.ray.get", lambda given: given)
     return partial(worker, folder)
 
 
@@ -413,7 +413,10 @@ def test_another_packs_is_not_used(
 
 @pytest.mark.parametrize(
     ("differing", "name", "value"),
-    [("torch", "torch.__version__", "2.12.0"), ("format", "mlops.tuning.checkpoint.FORMAT", 0)],
+    [
+        ("torch", "torch.__version__", "2.12.0"),
+        ("format", "mlops.tuning.training.checkpoint.FORMAT", 0),
+    ],
 )
 def test_another_versions_is_not_used(
     start: Callable[..., PackTrial],
@@ -507,10 +510,10 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_last_ones_place(
 PROCESS = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[3]]
-import mlops.tuning.trial
+import mlops.tuning.training.trial
 import test_checkpoint as tests
-mlops.tuning.trial.ray.get = lambda given: given
-options = tests.replace(tests.OPTIONS, report_every=mlops.tuning.trial.REPORT_SECONDS)
+mlops.tuning.training.trial.ray.get = lambda given: given
+options = tests.replace(tests.OPTIONS, report_every=mlops.tuning.training.trial.REPORT_SECONDS)
 tests.to_the_end(tests.worker(sys.argv[2], options, pack=tests.LONG))
 """
 LONG = config(2, {number: replace(member, epochs=150) for number, member in MEMBERS.items()})

@@ -12,8 +12,8 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from mlops.tuning import execution
-from mlops.tuning.controller import PackController
-from mlops.tuning.trial import PackTrial
+from mlops.tuning.training.controller import PackController
+from mlops.tuning.training.trial import PackTrial
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.ledger import Ledger, Row
 from mlops.tuning.progress import Progress
 from mlops.tuning.stopping import Stop
-from mlops.tuning.trial import (
+from mlops.tuning.training.trial import (
     REPORTS_A_SECOND,
     PackOptions,
     PackTrial,
@@ -463,7 +463,7 @@ def trained(
     rng = np.random.default_rng(1)
     y = rng.integers(0, 2, 120)
     x = (rng.normal(size=(120, 4)) * 0.1 + y[:, None] * 4 - 2).astype(np.float32)
-    monkeypatch.setattr("mlops.tuning.trial.ray.get", lambda rows: rows)
+    monkeypatch.setattr("mlops.tuning.training.trial.ray.get", lambda rows: rows)
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
     one = Pack({"pack": 0, "trials": members, "settled": list(settled), "gpus": gpus})
     worker = PackTrial.__new__(PackTrial)

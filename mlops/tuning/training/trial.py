@@ -18,7 +18,7 @@ from ray import tune
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, Outcome, TrialResult, merit
-from mlops.tuning.checkpoint import Checkpoints, Told
+from mlops.tuning.training.checkpoint import Checkpoints, Told
 
 if TYPE_CHECKING:
     from mlops.nn.training import PackTraining
