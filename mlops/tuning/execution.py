@@ -19,15 +19,15 @@ from mlops.nn.records import METRICS
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.storage import checkpoint_folder
-from mlops.tuning.ledger import Ledger
-from mlops.tuning.progress import Progress
 from mlops.tuning.resuming import Before
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
-from mlops.tuning.stopping import Stop
 from mlops.tuning.training.controller import PackController
 from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows, report_every
-from mlops.tuning.watch import Watch
+from mlops.tuning.watching.ledger import Ledger
+from mlops.tuning.watching.progress import Progress
+from mlops.tuning.watching.stopping import Stop
+from mlops.tuning.watching.watch import Watch
 
 if TYPE_CHECKING:
     from mlops.tracking.study.study_run import StudyRun

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from mlops.tracking.store.store import Store
     from mlops.tracking.study.record import StudyRecord
     from mlops.tracking.study.study_run import StudyRun
-    from mlops.tuning.ledger import Ledger
     from mlops.tuning.search.packing import Packing
-    from mlops.tuning.stopping import Stop
     from mlops.tuning.training.trial import SharedRows
+    from mlops.tuning.watching.ledger import Ledger
+    from mlops.tuning.watching.stopping import Stop
 
 
 @dataclass(frozen=True)

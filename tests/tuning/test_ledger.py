@@ -21,9 +21,6 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.device.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.study.record import TrialRecord
-from mlops.tuning.ledger import Ledger, Row
-from mlops.tuning.progress import Progress
-from mlops.tuning.stopping import Stop
 from mlops.tuning.training.trial import (
     REPORTS_A_SECOND,
     PackOptions,
@@ -31,6 +28,9 @@ from mlops.tuning.training.trial import (
     SharedRows,
     report_every,
 )
+from mlops.tuning.watching.ledger import Ledger, Row
+from mlops.tuning.watching.progress import Progress
+from mlops.tuning.watching.stopping import Stop
 
 Report = dict[str, Any]
 

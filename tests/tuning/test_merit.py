@@ -24,9 +24,9 @@ from mlops.tracking.study.record import TrialRecord
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.writer import weights_name
 from mlops.tuning import resuming
-from mlops.tuning.ledger import Ledger
 from mlops.tuning.training.checkpoint import Told
 from mlops.tuning.training.trial import PackOptions, PackTrial
+from mlops.tuning.watching.ledger import Ledger
 
 DEFAULT = Hyperparameters(hidden_dims=(2,), epochs=6)
 ROWS = Rows.on("cpu", *[np.zeros((4, 2), np.float32), np.zeros(4, np.int64)] * 2, 2)

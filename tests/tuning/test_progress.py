@@ -12,9 +12,9 @@ import pytest
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import METRIC_NAMES, Outcome
-from mlops.tuning import progress as progress_module
-from mlops.tuning.ledger import Ledger, Row
-from mlops.tuning.progress import Progress, describe, describe_params, duration
+from mlops.tuning.watching import progress as progress_module
+from mlops.tuning.watching.ledger import Ledger, Row
+from mlops.tuning.watching.progress import Progress, describe, describe_params, duration
 
 
 class Terminal(io.StringIO):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mlops.nn.records import METRIC_NAMES
-from mlops.tuning import stopping
-from mlops.tuning.ledger import Ledger
-from mlops.tuning.stopping import INTERRUPT_SECONDS, RELEASE_SECONDS, Stop
+from mlops.tuning.watching import stopping
+from mlops.tuning.watching.ledger import Ledger
+from mlops.tuning.watching.stopping import INTERRUPT_SECONDS, RELEASE_SECONDS, Stop
 
 
 class Clock:

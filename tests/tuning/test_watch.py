@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from mlops.tuning import watch
-from mlops.tuning.ledger import Ledger
-from mlops.tuning.stopping import Stop
-from mlops.tuning.watch import Watch
+from mlops.tuning.watching import watch
+from mlops.tuning.watching.ledger import Ledger
+from mlops.tuning.watching.stopping import Stop
+from mlops.tuning.watching.watch import Watch
 
 
 class Clock:

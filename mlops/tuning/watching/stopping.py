@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune import Stopper
 
 from mlops.nn.records import reaches
-from mlops.tuning.ledger import Ledger
+from mlops.tuning.watching.ledger import Ledger
 
 # How long packs under way may take to release their trials: they do when an epoch is over.
 RELEASE_SECONDS = 60.0

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlops.nn.records import Outcome
-from mlops.tuning.ledger import Ledger, Row
+from mlops.tuning.watching.ledger import Ledger, Row
 
 # Seconds between plain lines, and between redraws.
 LINE_SECONDS = 5.0

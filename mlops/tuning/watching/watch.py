@@ -12,7 +12,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from mlops.tracking.study.logger import failure_reason
-from mlops.tuning.stopping import Stop
+from mlops.tuning.watching.stopping import Stop
 
 # A worker that can ends itself in time, and says where it hung.
 GRACE_SECONDS = 5.0
