@@ -17,14 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from mlops.errors import RequestError
-from mlops.serving.arrow import read_arrow, write_arrow
-from mlops.serving.cells import ForAnotherThread, RowLimits
 from mlops.serving.champion import Champion
-from mlops.serving.inference_protocol import infer, is_infer, refuse_infer
-from mlops.serving.mlflow_protocol import invocations, refuse_invocations
 from mlops.serving.predictor import ServedModel
-from mlops.serving.requests import ARROW, Request, media_type, read_predict
-from mlops.serving.responses import Answer, answered, predictions, refusal, score, too_large
+from mlops.serving.protocols.arrow import read_arrow, write_arrow
+from mlops.serving.protocols.cells import ForAnotherThread, RowLimits
+from mlops.serving.protocols.mlflow_scoring import invocations, refuse_invocations
+from mlops.serving.protocols.open_inference import infer, is_infer, refuse_infer
+from mlops.serving.protocols.predict import ARROW, Request, media_type, read_predict
+from mlops.serving.protocols.responses import (
+    Answer,
+    answered,
+    predictions,
+    refusal,
+    score,
+    too_large,
+)
 from mlops.serving.traffic import Limits, busy, late
 
 INLINE_BYTES = 65_536  # 1 ms to decode

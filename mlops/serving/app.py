@@ -1,8 +1,8 @@
 """The endpoint as an ASGI application.
 
-    POST /predict                            mlops.serving.requests, .arrow
-    POST /invocations                        mlops.serving.mlflow_protocol
-    POST /v2/models/{name}/.../infer         mlops.serving.inference_protocol
+    POST /predict                            mlops.serving.protocols.predict, .arrow
+    POST /invocations                        mlops.serving.protocols.mlflow_scoring
+    POST /v2/models/{name}/.../infer         mlops.serving.protocols.open_inference
     everything else                          FastAPI: mlops.serving.routes
 
 The three are answered without FastAPI and pydantic, which cost more than all the rest of a request
@@ -20,10 +20,10 @@ from typing import Any, Protocol
 
 from mlops.errors import RequestError
 from mlops.serving.answering import Handler, Route, route_of
-from mlops.serving.cells import plain
 from mlops.serving.champion import Champion
 from mlops.serving.metrics import Metrics
-from mlops.serving.responses import Answer, head, refusal
+from mlops.serving.protocols.cells import plain
+from mlops.serving.protocols.responses import Answer, head, refusal
 from mlops.serving.routes import make_routes
 from mlops.serving.security import Guard, header, required_token
 from mlops.serving.traffic import Answers, Bodies, Disconnected, Limits, Receive, Send, busy

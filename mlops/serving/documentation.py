@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlops.serving.predictor import ServedModel
-from mlops.serving.requests import ARROW, CSV, JSON
+from mlops.serving.protocols.predict import ARROW, CSV, JSON
 from mlops.serving.schemas import (
     ERROR,
     INFERENCE_ERROR,

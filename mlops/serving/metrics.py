@@ -20,7 +20,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-from mlops.serving.responses import Answer
+from mlops.serving.protocols.responses import Answer
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 CONTENT_TYPE = CONTENT_TYPE_LATEST

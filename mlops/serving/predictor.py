@@ -13,9 +13,9 @@ import numpy as np
 from mlops.data.columns.date_columns import DateColumn
 from mlops.data.columns.encoders import NumericColumn
 from mlops.errors import TrackingError
-from mlops.serving.cells import Cells
 from mlops.serving.network import Network
-from mlops.serving.reading import read_cells
+from mlops.serving.protocols.cells import Cells
+from mlops.serving.protocols.reading import read_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

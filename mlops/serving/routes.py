@@ -18,15 +18,15 @@ from starlette.staticfiles import StaticFiles
 from mlops.errors import RequestError
 from mlops.serving.champion import Champion
 from mlops.serving.documentation import describe
-from mlops.serving.inference_protocol import (
+from mlops.serving.metrics import CONTENT_TYPE, Metrics
+from mlops.serving.predictor import ServedModel
+from mlops.serving.protocols.open_inference import (
     check_model,
     model_metadata,
     refuse_infer,
     server_metadata,
 )
-from mlops.serving.metrics import CONTENT_TYPE, Metrics
-from mlops.serving.predictor import ServedModel
-from mlops.serving.responses import Answer, refusal
+from mlops.serving.protocols.responses import Answer, refusal
 
 TITLE = "Predictions"
 _CODES = {404: "not_found", 405: "method_not_allowed"}

@@ -146,7 +146,7 @@ def test_metrics_count_requests_rows_and_errors(mixed: Served) -> None:
 def test_several_processes_of_a_host_answer_for_all(tmp_path: Path) -> None:
     count = (
         "from mlops.serving.metrics import Metrics\n"
-        "from mlops.serving.responses import Answer\n"
+        "from mlops.serving.protocols.responses import Answer\n"
         "import sys\n"
         "metrics = Metrics()\n"
         "metrics.count('/predict', Answer(200, b'', rows=5, version=int(sys.argv[1])), 0.001)\n"

@@ -16,12 +16,12 @@ import pytest
 from endpoint_harness import Endpoint, EndpointSettings, numeric_table, register, serve
 from job import wait_until
 
-from mlops.serving import mlflow_protocol, responses
 from mlops.serving.answering import INLINE_BYTES
 from mlops.serving.app import make_app
 from mlops.serving.champion import Champion
 from mlops.serving.predictor import WEIGHTS_AT_ONCE, ServedModel
-from mlops.serving.requests import ARROW
+from mlops.serving.protocols import mlflow_scoring, responses
+from mlops.serving.protocols.predict import ARROW
 from mlops.tracking.store.store import Store
 
 pytestmark = pytest.mark.timeout(300)
@@ -230,13 +230,13 @@ def test_cells_that_one_value_stands_for_are_much_work_too(
     body = compact({"inputs": {**content, "feature_0": [0] * N_ROWS}})
     assert len(body) <= INLINE_BYTES
     threads = []
-    read = mlflow_protocol.read_cells
+    read = mlflow_scoring.read_cells
 
     def watched(*given: Any, **options: Any) -> Any:
         threads.append(threading.current_thread().name)
         return read(*given, **options)
 
-    monkeypatch.setattr(mlflow_protocol, "read_cells", watched)
+    monkeypatch.setattr(mlflow_scoring, "read_cells", watched)
     with watching(shared_store, "broad", settings) as broad:
         answer = broad.endpoint.ask("/invocations", body)
     assert answer.status_code == 200

@@ -33,7 +33,7 @@ from mlops.data.cells.numbers import PLAIN, read_column
 from mlops.data.cells.spelling import spelled
 from mlops.data.notes import Tally
 from mlops.errors import RequestError
-from mlops.serving.cells import Cells, Problems, plain, shown
+from mlops.serving.protocols.cells import Cells, Problems, plain, shown
 
 if TYPE_CHECKING:
     from mlops.data.columns.date_columns import DateColumn

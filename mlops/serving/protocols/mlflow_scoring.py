@@ -1,7 +1,7 @@
 """`POST /invocations` as `mlflow models serve` answers it, for the clients of that server.
 
 Bodies, predictions and the shape of errors are MLflow's (`mlflow.pyfunc.scoring_server`): columns
-that the model does not have are ignored, and cells are read leniently (`mlops.serving.reading`).
+that the model does not have are ignored, and cells are read leniently (`mlops.serving.protocols.reading`).
 Differences: an error says under `details` which rows and columns it is about, never a stack trace;
 there is a limit to rows; CSV works, which MLflow's own server refuses for a model whose signature
 leaves the types of cells to the model; and Parquet is not read.
@@ -17,7 +17,8 @@ import msgspec
 import numpy as np
 
 from mlops.errors import RequestError
-from mlops.serving.cells import (
+from mlops.serving.predictor import Columns, ServedModel
+from mlops.serving.protocols.cells import (
     Cells,
     Problems,
     RowLimits,
@@ -26,9 +27,7 @@ from mlops.serving.cells import (
     plain,
     shown,
 )
-from mlops.serving.predictor import Columns, ServedModel
-from mlops.serving.reading import read_cells
-from mlops.serving.requests import (
+from mlops.serving.protocols.predict import (
     CSV,
     JSON,
     Request,
@@ -38,7 +37,8 @@ from mlops.serving.requests import (
     read_csv,
     unsupported,
 )
-from mlops.serving.responses import Answer, answered, details_of, in_parts, refused, score
+from mlops.serving.protocols.reading import read_cells
+from mlops.serving.protocols.responses import Answer, answered, details_of, in_parts, refused, score
 from mlops.tracking.pyfunc import probability_columns
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")

@@ -3,11 +3,11 @@
     application/json                     {"rows": [{column: value, ...}, ...]}
                                          {"columns": {column: [value, ...], ...}}
     text/csv                             a line of column names, then a line a row
-    application/vnd.apache.arrow.stream  an IPC stream; see `mlops.serving.arrow`
+    application/vnd.apache.arrow.stream  an IPC stream; see `mlops.serving.protocols.arrow`
 
 A row has every column of the model and no other; except that in JSON and CSV those are ignored that
 the training table had besides, the target and what was left out, and the answer says so. What of a
-row's cells is refused: `mlops.serving.reading`.
+row's cells is refused: `mlops.serving.protocols.reading`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import msgspec
 
 from mlops.data.cells.spelling import meant_names
 from mlops.errors import RequestError
-from mlops.serving.cells import (
+from mlops.serving.predictor import Columns
+from mlops.serving.protocols.cells import (
     Cells,
     Problems,
     RowLimits,
@@ -35,8 +36,7 @@ from mlops.serving.cells import (
     plain,
     shown,
 )
-from mlops.serving.predictor import Columns
-from mlops.serving.reading import read_cells
+from mlops.serving.protocols.reading import read_cells
 
 JSON = "application/json"
 CSV = "text/csv"

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 
 from mlops.errors import RequestError
-from mlops.serving.cells import (
+from mlops.serving.predictor import Columns, ServedModel
+from mlops.serving.protocols.cells import (
     Cells,
     Problems,
     RowLimits,
@@ -28,10 +29,16 @@ from mlops.serving.cells import (
     check_names,
     plain,
 )
-from mlops.serving.predictor import Columns, ServedModel
-from mlops.serving.reading import read_cells
-from mlops.serving.requests import JSON, Request, convert, decode_json, media_type, unsupported
-from mlops.serving.responses import Answer, answered, details_of, in_parts, refused, score
+from mlops.serving.protocols.predict import (
+    JSON,
+    Request,
+    convert,
+    decode_json,
+    media_type,
+    unsupported,
+)
+from mlops.serving.protocols.reading import read_cells
+from mlops.serving.protocols.responses import Answer, answered, details_of, in_parts, refused, score
 from mlops.tracking.pyfunc import probability_columns
 
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")

@@ -14,9 +14,9 @@ import numpy as np
 
 from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
-from mlops.serving.cells import Cells
 from mlops.serving.predictor import ServedModel
-from mlops.serving.requests import Request
+from mlops.serving.protocols.cells import Cells
+from mlops.serving.protocols.predict import Request
 
 RETRY_SECONDS = 1
 PART_VALUES = 4096  # 1 ms of writing

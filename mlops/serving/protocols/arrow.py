@@ -21,7 +21,7 @@ from mlops.data.columns.arrow import is_plain, pandas_column
 from mlops.data.columns.kinds import texts_of
 from mlops.data.notes import Tally
 from mlops.errors import RequestError
-from mlops.serving.cells import (
+from mlops.serving.protocols.cells import (
     MOST_DETAILS,
     Cells,
     Problems,

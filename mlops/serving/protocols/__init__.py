@@ -1,0 +1,1 @@
+"""Requests and answers, as each kind of client writes and reads them."""
