@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mlops.serving import deployment
-from mlops.serving.security import TOKEN_VARIABLE
+from mlops.serving.endpoint.security import TOKEN_VARIABLE
 from mlops.settings import flags as read_flags
 from mlops.settings.serving import ServeSettings
 from mlops.settings.study import TuneSettings

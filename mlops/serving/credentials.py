@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from mlops.errors import SettingsError
-from mlops.serving.security import TOKEN_VARIABLE
+from mlops.serving.endpoint.security import TOKEN_VARIABLE
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 # Of MLflow, and of the object stores in which it keeps models.

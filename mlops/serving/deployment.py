@@ -23,9 +23,9 @@ from mlops.cluster.connection import Connection
 from mlops.errors import InputError, ServingError
 from mlops.serving import credentials
 from mlops.serving.announcing import announcement, ray_lives, watch
+from mlops.serving.endpoint.metrics import MULTIPROCESS_VARIABLE
+from mlops.serving.endpoint.security import required_token
 from mlops.serving.ingress import Door, open_door, started_here
-from mlops.serving.metrics import MULTIPROCESS_VARIABLE
-from mlops.serving.security import required_token
 from mlops.settings.serving import ServeSettings
 from mlops.tracking.store.store import resolve_uri
 
@@ -50,8 +50,8 @@ _RAISED = re.compile(r"\s*[\w.]+(Error|Exception): ")
 
 def champion_app(settings: ServeSettings) -> AsgiApp:
     """The endpoint of the registered champion; made in each replica."""
-    from mlops.serving.app import make_app
     from mlops.serving.champion import Champion
+    from mlops.serving.endpoint.app import make_app
 
     champion = Champion(
         settings.tracking.uri, settings.tracking.model_name, settings.alias, settings.poll_seconds

@@ -25,8 +25,8 @@ from typing import Any
 
 from mlops.errors import InputError, ServingError
 from mlops.serving import haproxy
+from mlops.serving.endpoint.security import required_token
 from mlops.serving.ports import free_block, listening_error
-from mlops.serving.security import required_token
 from mlops.settings.serving import ServeSettings
 
 _SUMS = ("FRONTEND", "BACKEND")

@@ -23,8 +23,8 @@ import uvicorn
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.nn.mlp import MLP
-from mlops.serving.app import make_app
 from mlops.serving.champion import Champion
+from mlops.serving.endpoint.app import make_app
 from mlops.serving.predictor import ServedModel
 from mlops.tracking import pyfunc
 from mlops.tracking.models import registry

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mlops.serving.page_files import page_routes
+from mlops.serving.endpoint.page_files import page_routes
 
 
 def numeric(least: float, median: float, most: float, **more: bool) -> dict[str, Any]:

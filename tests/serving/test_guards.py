@@ -25,7 +25,7 @@ from endpoint_harness import (
 )
 
 from mlops.errors import SettingsError
-from mlops.serving.security import read_token
+from mlops.serving.endpoint.security import read_token
 from mlops.tracking.store.store import Store
 
 ROWS = rows_of(mixed_table(5))

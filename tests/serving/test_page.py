@@ -25,7 +25,7 @@ from page_harness import (
     served,
 )
 
-from mlops.serving.page_files import POLICY, page_routes
+from mlops.serving.endpoint.page_files import POLICY, page_routes
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",

@@ -17,8 +17,8 @@ from starlette.staticfiles import StaticFiles
 
 from mlops.errors import RequestError
 from mlops.serving.champion import Champion
-from mlops.serving.documentation import describe
-from mlops.serving.metrics import CONTENT_TYPE, Metrics
+from mlops.serving.endpoint.metrics import CONTENT_TYPE, Metrics
+from mlops.serving.endpoint.openapi import describe
 from mlops.serving.predictor import ServedModel
 from mlops.serving.protocols.open_inference import (
     check_model,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlops.errors import RequestError
-from mlops.serving.security import Headers, header
+from mlops.serving.endpoint.security import Headers, header
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout

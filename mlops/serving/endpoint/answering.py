@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from mlops.errors import RequestError
 from mlops.serving.champion import Champion
+from mlops.serving.endpoint.traffic import Limits, busy, late
 from mlops.serving.predictor import ServedModel
 from mlops.serving.protocols.arrow import read_arrow, write_arrow
 from mlops.serving.protocols.cells import ForAnotherThread, RowLimits
@@ -32,7 +33,6 @@ from mlops.serving.protocols.responses import (
     score,
     too_large,
 )
-from mlops.serving.traffic import Limits, busy, late
 
 INLINE_BYTES = 65_536  # 1 ms to decode
 ARROW_ROWS = 30  # a stream costs as much beside its rows as so many rows

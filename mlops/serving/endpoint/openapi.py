@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlops.serving.predictor import ServedModel
-from mlops.serving.protocols.predict import ARROW, CSV, JSON
-from mlops.serving.schemas import (
+from mlops.serving.endpoint.schemas import (
     ERROR,
     INFERENCE_ERROR,
     MLFLOW_ERROR,
@@ -16,6 +14,8 @@ from mlops.serving.schemas import (
     SCHEME,
     Schema,
 )
+from mlops.serving.predictor import ServedModel
+from mlops.serving.protocols.predict import ARROW, CSV, JSON
 
 _REFUSALS = {
     "400": "The body cannot be decoded",

@@ -35,7 +35,7 @@ HEADERS = {
     # Kept, but asked for each time whether it is still the same: a server may be updated.
     "Cache-Control": "no-cache",
 }
-_FOLDER = Path(__file__).parent / "page"
+_FOLDER = Path(__file__).parents[1] / "page"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

@@ -3,11 +3,11 @@
     POST /predict                            mlops.serving.protocols.predict, .arrow
     POST /invocations                        mlops.serving.protocols.mlflow_scoring
     POST /v2/models/{name}/.../infer         mlops.serving.protocols.open_inference
-    everything else                          FastAPI: mlops.serving.routes
+    everything else                          FastAPI: mlops.serving.endpoint.routes
 
 The three are answered without FastAPI and pydantic, which cost more than all the rest of a request
 for one row. Each request takes one reference to the model when its body is there, so no answer
-mixes versions. Where it is made: `mlops.serving.answering`.
+mixes versions. Where it is made: `mlops.serving.endpoint.answering`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,22 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from mlops.errors import RequestError
-from mlops.serving.answering import Handler, Route, route_of
 from mlops.serving.champion import Champion
-from mlops.serving.metrics import Metrics
+from mlops.serving.endpoint.answering import Handler, Route, route_of
+from mlops.serving.endpoint.metrics import Metrics
+from mlops.serving.endpoint.routes import make_routes
+from mlops.serving.endpoint.security import Guard, header, required_token
+from mlops.serving.endpoint.traffic import (
+    Answers,
+    Bodies,
+    Disconnected,
+    Limits,
+    Receive,
+    Send,
+    busy,
+)
 from mlops.serving.protocols.cells import plain
 from mlops.serving.protocols.responses import Answer, head, refusal
-from mlops.serving.routes import make_routes
-from mlops.serving.security import Guard, header, required_token
-from mlops.serving.traffic import Answers, Bodies, Disconnected, Limits, Receive, Send, busy
 
 LINGER_SECONDS = 2.0
 BODY = {"type": "http.response.body"}
@@ -75,7 +83,7 @@ def make_app(settings: Settings, champion: Champion) -> ASGIApp:
     rest = make_routes(champion, metrics)
     open_paths: set[str] = set()
     if settings.page:
-        from mlops.serving.page_files import page_routes
+        from mlops.serving.endpoint.page_files import page_routes
 
         routes = page_routes()
         rest.router.routes.extend(routes)
