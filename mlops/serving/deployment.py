@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.cluster.connection import Connection
 from mlops.errors import InputError, ServingError
-from mlops.serving import credentials
-from mlops.serving.announcing import announcement, ray_lives, watch
 from mlops.serving.endpoint.metrics import MULTIPROCESS_VARIABLE
 from mlops.serving.endpoint.security import required_token
-from mlops.serving.ingress import Door, open_door, started_here
+from mlops.serving.ingress import credentials
+from mlops.serving.ingress.address import Door, open_door, started_here
+from mlops.serving.ingress.announcing import announcement, ray_lives, watch
 from mlops.settings.serving import ServeSettings
 from mlops.tracking.store.store import resolve_uri
 

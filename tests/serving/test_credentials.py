@@ -9,10 +9,10 @@ import pytest
 from endpoint_harness import EndpointSettings
 
 from mlops.errors import SettingsError
-from mlops.serving import credentials
 from mlops.serving.champion import Champion
 from mlops.serving.endpoint.app import make_app
 from mlops.serving.endpoint.security import TOKEN_VARIABLE, is_loopback
+from mlops.serving.ingress import credentials
 
 NAMES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 

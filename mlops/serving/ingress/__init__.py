@@ -1,0 +1,1 @@
+"""The way in: addresses, ports and HAProxy, and what replicas must know."""
