@@ -50,7 +50,7 @@ _RAISED = re.compile(r"\s*[\w.]+(Error|Exception): ")
 
 def champion_app(settings: ServeSettings) -> AsgiApp:
     """The endpoint of the registered champion; made in each replica."""
-    from mlops.serving.champion import Champion
+    from mlops.serving.champion.champion import Champion
     from mlops.serving.endpoint.app import make_app
 
     champion = Champion(

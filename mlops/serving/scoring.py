@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from mlops.data.columns.arrow import pandas_frame
 from mlops.data.notes import Tally
 from mlops.errors import TableError
-from mlops.serving.network import Network
+from mlops.serving.champion.network import Network
 from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ import uvicorn
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.nn.mlp import MLP
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.endpoint.app import make_app
-from mlops.serving.predictor import ServedModel
 from mlops.tracking import pyfunc
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import LoggedModel, log_model

@@ -9,7 +9,7 @@ import pytest
 from endpoint_harness import EndpointSettings
 
 from mlops.errors import SettingsError
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
 from mlops.serving.endpoint.app import make_app
 from mlops.serving.endpoint.security import TOKEN_VARIABLE, is_loopback
 from mlops.serving.ingress import credentials

@@ -13,8 +13,8 @@ from endpoint_harness import make_card, make_predictor, mixed_table, numeric_tab
 
 from mlops.configuration.hyperparameters import ACTIVATIONS
 from mlops.errors import TrackingError
-from mlops.serving import network
-from mlops.serving.predictor import ServedModel
+from mlops.serving.champion import network
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.protocols.reading import read_cells
 from mlops.tracking import pyfunc
 from mlops.tracking.models.registry import RegisteredModel

@@ -16,10 +16,10 @@ import pytest
 from endpoint_harness import Endpoint, EndpointSettings, numeric_table, register, serve
 from job import wait_until
 
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
+from mlops.serving.champion.predictor import WEIGHTS_AT_ONCE, ServedModel
 from mlops.serving.endpoint.answering import INLINE_BYTES
 from mlops.serving.endpoint.app import make_app
-from mlops.serving.predictor import WEIGHTS_AT_ONCE, ServedModel
 from mlops.serving.protocols import mlflow_scoring, responses
 from mlops.serving.protocols.predict import ARROW
 from mlops.tracking.store.store import Store

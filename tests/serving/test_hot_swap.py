@@ -21,7 +21,7 @@ from endpoint_harness import (
     serve_champion,
 )
 
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
 from mlops.tracking.store.store import Store
 
 FRAME = mixed_table()

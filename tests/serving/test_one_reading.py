@@ -31,7 +31,7 @@ from mlops.data.columns.arrow import pandas_frame
 from mlops.data.columns.features import FeatureEncoder
 from mlops.data.notes import Tally
 from mlops.data.sources import read_file
-from mlops.serving.predictor import Columns
+from mlops.serving.champion.predictor import Columns
 from mlops.serving.protocols.arrow import read_arrow
 from mlops.serving.protocols.cells import Cells, RowLimits
 from mlops.serving.protocols.mlflow_scoring import _read as read_invocations

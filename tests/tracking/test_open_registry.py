@@ -15,7 +15,7 @@ from test_registry import log
 
 from mlops.console import run_job
 from mlops.errors import TrackingError
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
 from mlops.tracking.models import promotion, registry
 from mlops.tracking.store.store import Store, open_registry, open_store
 from ray_jobs import predict, promote

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from mlops.errors import RequestError
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.endpoint.traffic import Limits, busy, late
-from mlops.serving.predictor import ServedModel
 from mlops.serving.protocols.arrow import read_arrow, write_arrow
 from mlops.serving.protocols.cells import ForAnotherThread, RowLimits
 from mlops.serving.protocols.mlflow_scoring import invocations, refuse_invocations

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from mlops.errors import RequestError
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
 from mlops.serving.endpoint.answering import Handler, Route, route_of
 from mlops.serving.endpoint.metrics import Metrics
 from mlops.serving.endpoint.routes import make_routes

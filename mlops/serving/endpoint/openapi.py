@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.endpoint.schemas import (
     ERROR,
     INFERENCE_ERROR,
@@ -14,7 +15,6 @@ from mlops.serving.endpoint.schemas import (
     SCHEME,
     Schema,
 )
-from mlops.serving.predictor import ServedModel
 from mlops.serving.protocols.predict import ARROW, CSV, JSON
 
 _REFUSALS = {

@@ -16,10 +16,10 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from mlops.errors import RequestError
-from mlops.serving.champion import Champion
+from mlops.serving.champion.champion import Champion
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.endpoint.metrics import CONTENT_TYPE, Metrics
 from mlops.serving.endpoint.openapi import describe
-from mlops.serving.predictor import ServedModel
 from mlops.serving.protocols.open_inference import (
     check_model,
     model_metadata,

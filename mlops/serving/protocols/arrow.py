@@ -34,7 +34,7 @@ from mlops.serving.protocols.cells import (
 from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
-    from mlops.serving.predictor import Columns, ServedModel
+    from mlops.serving.champion.predictor import Columns, ServedModel
 
 # Record batches and dictionaries of a stream; each is validated with all that it refers to.
 MOST_PIECES = 256

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from mlops.errors import RequestError
-from mlops.serving.predictor import Columns, ServedModel
+from mlops.serving.champion.predictor import Columns, ServedModel
 from mlops.serving.protocols.cells import (
     Cells,
     Problems,

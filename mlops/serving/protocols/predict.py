@@ -25,7 +25,7 @@ import msgspec
 
 from mlops.data.cells.spelling import meant_names
 from mlops.errors import RequestError
-from mlops.serving.predictor import Columns
+from mlops.serving.champion.predictor import Columns
 from mlops.serving.protocols.cells import (
     Cells,
     Problems,

@@ -38,7 +38,7 @@ from mlops.serving.protocols.cells import Cells, Problems, plain, shown
 if TYPE_CHECKING:
     from mlops.data.columns.date_columns import DateColumn
     from mlops.data.columns.encoders import NumericColumn
-    from mlops.serving.predictor import Columns
+    from mlops.serving.champion.predictor import Columns
 
 Manner = Literal["strict", "lenient", "text"]
 _NUMBERS = {int, float, type(None)}

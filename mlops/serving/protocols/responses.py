@@ -14,7 +14,7 @@ import numpy as np
 
 from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
-from mlops.serving.predictor import ServedModel
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.protocols.cells import Cells
 from mlops.serving.protocols.predict import Request
 

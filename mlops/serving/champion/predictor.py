@@ -13,7 +13,7 @@ import numpy as np
 from mlops.data.columns.date_columns import DateColumn
 from mlops.data.columns.encoders import NumericColumn
 from mlops.errors import TrackingError
-from mlops.serving.network import Network
+from mlops.serving.champion.network import Network
 from mlops.serving.protocols.cells import Cells
 from mlops.serving.protocols.reading import read_cells
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlops.errors import MlopsError, RequestError, first_line
-from mlops.serving.predictor import ServedModel
+from mlops.serving.champion.predictor import ServedModel
 from mlops.tracking.models import registry
 from mlops.tracking.store.store import Registry, open_registry
 

@@ -1,0 +1,1 @@
+"""The model that answers: it follows the registry, and computes without torch."""
