@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from mlops.console import leave, run_job
-from mlops.serving import batch
+from mlops.serving.batch import batch
 from mlops.settings import flags
 from mlops.settings.serving import PredictSettings
 

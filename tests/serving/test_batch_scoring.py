@@ -28,9 +28,9 @@ from mlops.data.columns.features import FeatureEncoder
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError, TrackingError
 from mlops.nn.mlp import MLP
-from mlops.serving import batch
-from mlops.serving.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer
-from mlops.serving.scoring import BadRow, Scorer, free_names
+from mlops.serving.batch import batch
+from mlops.serving.batch.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer
+from mlops.serving.batch.scoring import BadRow, Scorer, free_names
 from mlops.settings.sections import TrackingSettings
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import log_model

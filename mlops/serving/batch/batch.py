@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from mlops.data.blocks import Block
-    from mlops.serving.pools import Pool
-    from mlops.serving.scoring import BadRow, Scorer
+    from mlops.serving.batch.pools import Pool
+    from mlops.serving.batch.scoring import BadRow, Scorer
     from mlops.tracking.models.registry import RegisteredModel
 
 
@@ -157,7 +157,7 @@ def open_pool(job: Job, connection: Connection) -> Pool:
     Raises:
         InputError: There is no cluster at `RAY_ADDRESS`, or the workers do not fit it.
     """
-    from mlops.serving.pools import RayWorkers, Threads
+    from mlops.serving.batch.pools import RayWorkers, Threads
 
     # Ray's start and its workers' imports take longer than threads take for millions of rows.
     if job.workers == 0 or (job.workers == "auto" and connection.is_local):
@@ -174,8 +174,8 @@ def _score(job: Job, source: Path, model: RegisteredModel, pool: Pool) -> dict[s
     from mlops.data.blocks import open_table, writing
     from mlops.data.columns.kinds import some_of
     from mlops.data.notes import Tally
-    from mlops.serving.progress import RowProgress
-    from mlops.serving.scoring import Scorer, beside, count_labels, output_schema, tally_of
+    from mlops.serving.batch.progress import RowProgress
+    from mlops.serving.batch.scoring import Scorer, beside, count_labels, output_schema, tally_of
 
     started = time.monotonic()
     title = f"scoring {job.input} with {model.name} version {model.version}"
@@ -235,7 +235,7 @@ def predictions(
     Raises:
         TableError: At the first row that cannot be scored.
     """
-    from mlops.serving.scoring import BadRow
+    from mlops.serving.batch.scoring import BadRow
 
     pool.take(scorer)
     names = [column.name for column in scorer.columns]

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mlops.cluster import machines
 from mlops.errors import ServingError, first_line
-from mlops.serving.scoring import BadRow, Scorer
+from mlops.serving.batch.scoring import BadRow, Scorer
 
 AHEAD = 2  # blocks a worker or thread: one in its hands, one waiting for it
 # What one driver can feed.

@@ -1,0 +1,1 @@
+"""Whole tables scored with a registered model."""
