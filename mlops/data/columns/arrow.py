@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -42,6 +43,7 @@ def pandas_frame(table: pa.Table) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.RangeIndex(len(table)), copy=False)
 
 
+@lru_cache
 def is_plain(kind: pa.DataType) -> bool:
     """Tells whether cells of a type are single values: no lists, no bytes."""
     types = pa.types

@@ -1,7 +1,7 @@
 """Preprocessing fitted on a training part, kept as plain JSON.
 
-A `FeatureEncoder` is a row of column encoders (`mlops.data.columns.encoders`). Transforming needs numpy and
-pandas only: it is what a served model runs.
+A `FeatureEncoder` is a row of column encoders (`mlops.data.columns.encoders`). Transforming needs
+numpy and pandas only: it is what a served model runs.
 """
 
 from __future__ import annotations
@@ -198,9 +198,9 @@ class FeatureEncoder:
     def _standardized(self, numbers: np.ndarray, tally: Tally | None) -> np.ndarray:
         if tally is not None:
             outside = self._standardizer.far_outside(numbers)
-            for place in np.flatnonzero(outside.any(axis=0)):
-                name = self._numeric[place].name
-                tally.add("far_outside", name, int(outside[:, place].sum()))
+            if outside.any():  # seldom, and columns take longer to look at than cells
+                for column, cells in zip(self._numeric, outside.sum(axis=0).tolist(), strict=True):
+                    tally.add("far_outside", column.name, cells)
         return self._standardizer(numbers)
 
     def _check_names(self, names: KeysView[str]) -> None:

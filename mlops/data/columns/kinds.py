@@ -1,8 +1,9 @@
 """Raw columns as they come: what type their cells have, as texts and as numbers.
 
 A raw column is a pandas array, of whatever type a file or a library gave it, or an array of
-objects. How its cells are to be read is decided by the column of the model (`mlops.data.columns.encoders`),
-which asks here for one of two things: the distinct texts, or the numbers.
+objects. How its cells are to be read is decided by the column of the model
+(`mlops.data.columns.encoders`), which asks here for one of two things: the distinct texts, or the
+numbers.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def texts_of(name: str, values: Any) -> tuple[np.ndarray, list[str]]:
 
     Returns:
         codes: Places in the texts, -1 where a cell has no value: [N] int64.
-        texts: The distinct texts; of typed cells the spelling (`mlops.data.cells.spelling.spelled`).
+        texts: The distinct texts; of typed cells the spelling (`cells.spelling.spelled`).
 
     Raises:
         TableError: A cell is a list or another container.

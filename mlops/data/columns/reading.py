@@ -1,8 +1,8 @@
 """What the columns of a training table are, and how their cells are read.
 
 Decided once, from the table that a study is begun with; after that a column alone says how a cell
-is read (`mlops.data.columns.encoders`). A column that is read has one of three types: numbers, NaN for a
-gap; `pandas.Categorical` of the texts of levels; times (datetime64, UTC).
+is read (`mlops.data.columns.encoders`). A column that is read has one of three types: numbers, NaN
+for a gap; `pandas.Categorical` of the texts of levels; times (datetime64, UTC).
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Record batches and dictionaries of a stream; each is validated with all that it refers to.
 MOST_PIECES = 256
+# Types whose numbers are read as numpy makes float64 of them, which takes a tenth of the time.
+_DOUBLES = frozenset({pa.float64(), pa.int64(), pa.int32()})
 
 
 def read_arrow(body: bytes, columns: Columns, limits: RowLimits) -> Cells:
@@ -50,11 +52,7 @@ def read_arrow(body: bytes, columns: Columns, limits: RowLimits) -> Cells:
     """
     table = _read_table(body, columns, limits)
     problems = Problems()
-    numbers = np.empty((len(table), len(columns.numeric)))
-    for place, column in enumerate(columns.numbers):
-        cells = pandas_column(table[column.name]).array
-        numbers[:, place], odd = column.read(cells)
-        _check_gaps(column.name, table[column.name], numbers[:, place], odd, problems)
+    numbers = _numbers(table, columns, problems)
     times = []
     for date in columns.dates:
         of_date, odd = date.read(pandas_column(table[date.name]).array)
@@ -133,6 +131,24 @@ def _check_schema(schema: pa.Schema, columns: Columns) -> None:
                 field=field.name,
             )
     problems.raise_any()
+
+
+def _numbers(table: pa.Table, columns: Columns, problems: Problems) -> np.ndarray:
+    """Reads the numeric columns: [N, k] float64, NaN for a gap."""
+    numbers = np.full((len(table), len(columns.numeric)), np.nan)
+    for place, name in enumerate(columns.numeric):
+        cells = table[name]
+        if cells.type in _DOUBLES and not cells.null_count:
+            numbers[:, place] = cells.to_numpy()
+    numbers = columns.rounded(numbers)
+    # Any other column, and one with a cell that may have to be refused, as a file's is read.
+    finite = np.isfinite(numbers)
+    for place in [] if finite.all() else np.flatnonzero(~finite.all(axis=0)).tolist():
+        column = columns.numbers[place]
+        cells = table[column.name]
+        numbers[:, place], odd = column.read(pandas_column(cells).array)
+        _check_gaps(column.name, cells, numbers[:, place], odd, problems)
+    return numbers
 
 
 def _texts(name: str, cells: Any) -> Sequence[str | None]:

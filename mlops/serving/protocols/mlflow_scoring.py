@@ -1,7 +1,7 @@
 """`POST /invocations` as `mlflow models serve` answers it, for the clients of that server.
 
 Bodies, predictions and the shape of errors are MLflow's (`mlflow.pyfunc.scoring_server`): columns
-that the model does not have are ignored, and cells are read leniently (`mlops.serving.protocols.reading`).
+that the model does not have are ignored, and cells are read leniently (`protocols.reading`).
 Differences: an error says under `details` which rows and columns it is about, never a stack trace;
 there is a limit to rows; CSV works, which MLflow's own server refuses for a model whose signature
 leaves the types of cells to the model; and Parquet is not read.

@@ -85,7 +85,7 @@ class RegisteredModel:
         version: The version's number.
         run_id: The study's run.
         predictor: The model.
-        card: What is to be known of it (`mlops.tracking.models.card`); empty if it was recorded without.
+        card: What is to be known of it (`models.card`); empty if it was recorded without.
     """
 
     name: str
