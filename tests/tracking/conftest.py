@@ -26,7 +26,7 @@ WARNINGS_OF_MLFLOW = [
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if Path(__file__).parent in item.path.parents:
             for line in WARNINGS_OF_MLFLOW:
                 item.add_marker(pytest.mark.filterwarnings(line))
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from mlops.data.notes import to_json
 from mlops.data.profile import profile
-from mlops.tracking.study.pictures import MOST_WHOLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from mlops.tracking.pyfunc import Predictor
 
 SAMPLE_ROWS = 20
+MOST_WHOLE = 1000  # with more classes a matrix has more cells than can be seen, or be of use
 
 
 def make_card(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlops.tracking.models.card import MOST_WHOLE
 from mlops.tracking.store.store import Store
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 LONGEST_NAME = 24
 MOST_NAMED = 40  # with more classes only every second, third, ... is named
 MOST_NUMBERED = 32  # with more classes a cell has no room for its count
-MOST_WHOLE = 1000  # with more classes a matrix has more cells than can be seen, or be of use
 FEW = 6  # with so few classes there is room for large cells, zeros included
 
 

@@ -20,7 +20,7 @@ from mlops.settings import flags as read_flags
 from mlops.settings.serving import ServeSettings
 from mlops.settings.study import TuneSettings
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "configs" / "clusters" / "kuberay"
 # Where each keeps its cluster.
 CLUSTER_IN = {
@@ -29,7 +29,7 @@ CLUSTER_IN = {
     "rayservice": ["spec", "rayClusterConfig"],
 }
 KUBERNETES = "1.34"
-SCHEMA = yaml.safe_load((REPOSITORY / "tests" / "kuberay_schema.yaml").read_text(encoding="utf-8"))
+SCHEMA = yaml.safe_load(Path(__file__).with_name("kuberay_schema.yaml").read_text(encoding="utf-8"))
 
 
 def manifest(name: str) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def test_a_study_whose_table_was_read_or_split_otherwise_is_refused(
 
 
 def test_the_release_on_record_is_this_one() -> None:
-    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert f'version = "{RELEASE}.' in project
 
 

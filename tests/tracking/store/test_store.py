@@ -59,7 +59,7 @@ def test_two_processes_may_make_a_store_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = OPEN + "print(open_store('sqlite:///mlflow.db', 'one').experiment_id)"
-    repository = str(Path(__file__).parents[2])
+    repository = str(Path(__file__).parents[3])
     monkeypatch.setenv("PYTHONPATH", repository)
     started = [
         subprocess.Popen(

@@ -13,7 +13,7 @@ import pytest
 from endpoint_harness import Served, rows_of
 from prometheus_client.parser import text_string_to_metric_families
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_model_tells_what_is_being_served(mixed: Served) -> None:

@@ -527,7 +527,7 @@ def test_a_process_killed_at_any_moment_leaves_one_that_can_be_used(
     n_records = 0
     for seconds in (0.0, 0.11):
         command = [sys.executable, "-c", PROCESS, str(Path(__file__).parent), str(folder)]
-        command.append(str(Path(__file__).parents[1]))
+        command.append(str(Path(__file__).parents[2]))
         with subprocess.Popen(command) as process:
             await_records(start, folder, n_records + 40)
             time.sleep(seconds)

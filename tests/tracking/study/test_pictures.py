@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlops.tracking.models.card import MOST_WHOLE
 from mlops.tracking.store.store import Store
 from mlops.tracking.study.pictures import (
     MOST_NAMED,
-    MOST_WHOLE,
     draw_confusion_matrix,
     log_confusion_matrix,
 )

@@ -38,7 +38,7 @@ from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.probe import create_sqlite
 from mlops.tracking.store.store import Store, open_store
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = [f"{'predicted_' * n}{name}" for name in ("label", "probability_a") for n in range(4)]
 # MLflow 3.17 on libraries newer than itself, and about its own type hints when first imported.
 pytestmark = [

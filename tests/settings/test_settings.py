@@ -20,7 +20,7 @@ from mlops.settings.serving import PredictSettings
 from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
 from mlops.settings.study import TrainSettings, TuneSettings
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 JOBS: dict[str, Any] = {
     "init_mlflow": InitMlflowSettings,
     "generate_data": GenerateDataSettings,

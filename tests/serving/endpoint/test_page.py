@@ -98,7 +98,7 @@ def test_nothing_else_is_a_file_of_the_page(address: str, path: str) -> None:
 
 
 def test_every_file_that_a_file_names_is_served() -> None:
-    folder = Path(__file__).parents[2] / "mlops" / "serving" / "page"
+    folder = Path(__file__).parents[3] / "mlops" / "serving" / "page"
     served_paths = {route.path for route in page_routes()}
     html = (folder / "index.html").read_text(encoding="utf-8")
     named = {f"/{name}" for name in re.findall(r'(?:src|href)="([^"#]+)"', html)}
