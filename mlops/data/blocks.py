@@ -17,9 +17,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from mlops.data.columns.features import Column
-from mlops.data.files.table_files import BLOCK_BYTES, MOST_ROWS, TableFile, open_file
+from mlops.data.files.opening import BLOCK_BYTES, MOST_ROWS
+from mlops.data.files.paths import check_path, readable
+from mlops.data.files.table_files import TableFile, open_file
 from mlops.data.notes import Note
-from mlops.data.sources import check_path, readable
 from mlops.errors import TableError
 from mlops.files import replacing
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlops.data.cells.spelling import meant_names
+from mlops.data.columns.finding import read_column
 from mlops.data.columns.kinds import some_of
 from mlops.data.columns.labels import (
     Label,
@@ -20,14 +21,8 @@ from mlops.data.columns.labels import (
     target_problems,
     without_rare,
 )
-from mlops.data.columns.reading import (
-    LineOf,
-    ReadColumn,
-    Reading,
-    read_as,
-    read_column,
-)
-from mlops.data.files.names import nearest
+from mlops.data.columns.names import nearest
+from mlops.data.columns.reading import LineOf, ReadColumn, Reading, read_as
 from mlops.data.notes import Note
 from mlops.data.parts.rowhash import row_hashes
 from mlops.data.screening import screen

@@ -116,7 +116,7 @@ def check_output(path: str, *, overwrite: bool) -> None:
     Raises:
         TableError: It may not.
     """
-    from mlops.data.sources import readable
+    from mlops.data.files.paths import readable
 
     with readable(path):
         if overwrite or not exists(path) or _is_generated(path):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,17 +18,19 @@ from mlops.data.checks import (
     equal_rows,
     repeated_rows,
 )
+from mlops.data.columns.finding import read_column
 from mlops.data.columns.kinds import some_of, type_of
 from mlops.data.columns.labels import Label
-from mlops.data.columns.reading import Reading, read_column
-from mlops.data.files.names import nearest
+from mlops.data.columns.names import nearest
+from mlops.data.columns.reading import Reading
 from mlops.data.notes import Note
 from mlops.data.parts.rowhash import row_hashes
 from mlops.data.parts.split import SplitSpec, split_rows
 from mlops.data.sources import RawTable, read_file, read_openml, read_sklearn, read_synthetic
 from mlops.data.synthetic import TARGET, SyntheticSpec
-from mlops.errors import InputError, TableError
-from mlops.settings.wishes import OF_TEXT, Wish, wish_for
+from mlops.errors import TableError
+from mlops.settings.sections import DataSettings
+from mlops.settings.wishes import OF_TEXT, wish_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,77 +90,31 @@ class Parts:
     columns: tuple[str, ...] = ()
 
 
-def load_parts(
-    *,
-    path: str | Path | None = None,
-    target: str | None = None,
-    test_path: str | Path | None = None,
-    sklearn: str | None = None,
-    openml: int | None = None,
-    synthetic: SyntheticSpec | None = None,
-    split_seed: int = 0,
-    group: str | None = None,
-    time: str | None = None,
-    validation_fraction: float = 0.16,
-    test_fraction: float = 0.2,
-    wishes: Mapping[str, Wish] | None = None,
-    separator: str | None = None,
-    encoding: str | None = None,
-) -> Parts:
+def load_parts(data: DataSettings) -> Parts:
     """Reads a table, checks it, and splits it, see `mlops.data.parts.split`.
 
+    The validation part beside a test file is the same share of the other rows that it would be
+    without one: validation_fraction / (1 - test_fraction). A column of groups is no feature unless
+    it is wished.
+
     Args:
-        path: A file, see `mlops.data.sources`.
-        target: The column to predict; the default is the publisher's choice, for a file `target`.
-        test_path: A file that is the test part. The validation part then is the same share of the
-            other rows that it would be without: validation_fraction / (1 - test_fraction).
-        sklearn: A table of scikit-learn: breast_cancer, digits, iris or wine.
-        openml: The number of a table on OpenML.
-        synthetic: A table to generate.
-        split_seed: Another one gives other parts.
-        group: A column; the rows that have the same value in it are in one part. It is no feature
-            unless it is wished.
-        time: A column; the latest rows are the test part, those before them for validation.
-        validation_fraction: Share of all rows for validation.
-        test_fraction: Share of all rows for the test.
-        wishes: What the user says of columns, by name or pattern.
-        separator: What separates the cells of files of text; found by default.
-        encoding: Their encoding; found by default.
+        data: Where the table is, what is said of its columns, and how it is split.
 
     Raises:
         TableError: The table cannot be learned from; one line for each problem found.
-        InputError: The arguments do not name one source, or one split.
+        InputError: The table that is to be generated cannot be.
     """
-    spec = SplitSpec(split_seed, group, time, validation_fraction, test_fraction)
-    _check_arguments([path, sklearn, openml, synthetic], spec)
-    kept = {target or TARGET, group}
-
-    def is_text(name: str) -> bool:
-        return name.strip() in kept or wish_for(name, wishes or {}) in OF_TEXT
-
-    def read(file: str | Path, is_text: Callable[[str], bool]) -> RawTable:
-        return read_file(file, separator=separator, encoding=encoding, is_text=is_text)
-
-    raw = _read(sklearn, openml, synthetic) if path is None else read(path, is_text)
-    target = _target_of(raw, target)
+    spec = SplitSpec(
+        data.split_seed, data.group, data.time, data.validation_fraction, data.test_fraction
+    )
+    raw = _read(data)
+    target = target_of(raw, data.target)
     _check_split_columns(raw, target, spec)
     columns = tuple(map(str, raw.frame))  # it is taken apart below
-    if group is not None:
-        type_of(group, raw.frame[group].array)  # lists are refused
-    groups = None if group is None else raw.frame[group]
-    times = None if time is None else _times(raw, time, wishes or {})
-    if group is not None and wish_for(group, wishes or {}) is None:
-        wishes = {**(wishes or {}), group: "drop"}
+    groups, times = _groups(raw, data), _times(raw, data)
 
-    table = check_table(raw, target, 3 if test_path is None else 2, wishes)
-    tables = [table]
-    if test_path is not None:
-        # What is a plain number by itself may be written otherwise in its column: `1.234`.
-        plain = {r.name for r in table.readings if r.kind == "numeric" and r.numbers == PLAIN}
-        test_raw = read(test_path, lambda name: name.strip() not in plain)
-        tables.append(check_test_table(test_raw, target, table))
-    _raise_if([problem for checked in tables for problem in checked.problems])
-
+    tables = _checked(raw, target, data)
+    table = tables[0]
     hashes = row_hashes(table.identity)
     repeats = equal_rows(hashes, table.codes)
     if len(tables) > 1:
@@ -167,7 +122,7 @@ def load_parts(
     rows, split_notes = split_rows(
         table.identity,
         table.codes,
-        spec if test_path is None else spec.beside_test_file(),
+        spec if data.test_path is None else spec.beside_test_file(),
         group=groups,
         time=times,
         line_of=lambda row: raw.line_of(row) or row + 1,
@@ -177,30 +132,70 @@ def load_parts(
     parts = [_part(table, chosen) for chosen in rows]
     parts += [_part(held_out, np.flatnonzero(held_out.codes >= 0)) for held_out in tables[1:]]
     train, validation, test = parts
+    of_tables = [note for checked in tables for note in checked.notes]
     return Parts(
-        train=train,
-        validation=validation,
-        test=test,
+        train,
+        validation,
+        test,
         classes=table.labels,
         target_name=target,
         name=raw.name,
         source=raw.source,
         digest=digest_of(*tables, parts=rows),
         readings=table.readings,
-        notes=(
-            *raw.notes,
-            *(note for checked in tables for note in checked.notes),
-            *repeats,
-            *split_notes,
-            *more_notes,
-        ),
+        notes=(*raw.notes, *of_tables, *repeats, *split_notes, *more_notes),
         columns=columns,
     )
 
 
-def _times(raw: RawTable, name: str, wishes: Mapping[str, Wish]) -> pd.Series:
+def _read(data: DataSettings) -> RawTable:
+    if data.path is not None:
+        kept = {data.target or TARGET, data.group}
+        wishes = data.wishes
+        return _read_file(
+            data, data.path, lambda name: name.strip() in kept or wish_for(name, wishes) in OF_TEXT
+        )
+    if data.sklearn is not None:
+        return read_sklearn(data.sklearn)
+    if data.openml is not None:
+        return read_openml(data.openml)
+    return read_synthetic(SyntheticSpec(**data.synthetic.model_dump()))
+
+
+def _read_file(data: DataSettings, path: str, is_text: Callable[[str], bool]) -> RawTable:
+    return read_file(path, separator=data.separator, encoding=data.encoding, is_text=is_text)
+
+
+def _checked(raw: RawTable, target: str, data: DataSettings) -> list[CheckedTable]:
+    """Checks the table, and the test file if there is one: what is wrong with both at once."""
+    wishes = data.wishes
+    if data.group is not None and wish_for(data.group, wishes) is None:
+        wishes = {**wishes, data.group: "drop"}
+    table = check_table(raw, target, 3 if data.test_path is None else 2, wishes)
+    tables = [table]
+    if data.test_path is not None:
+        # What is a plain number by itself may be written otherwise in its column: `1.234`.
+        plain = {r.name for r in table.readings if r.kind == "numeric" and r.numbers == PLAIN}
+        test_raw = _read_file(data, data.test_path, lambda name: name.strip() not in plain)
+        tables.append(check_test_table(test_raw, target, table))
+    if problems := [problem for checked in tables for problem in checked.problems]:
+        raise TableError(problems)
+    return tables
+
+
+def _groups(raw: RawTable, data: DataSettings) -> pd.Series | None:
+    if data.group is None:
+        return None
+    type_of(data.group, raw.frame[data.group].array)  # lists are refused
+    return raw.frame[data.group]
+
+
+def _times(raw: RawTable, data: DataSettings) -> pd.Series | None:
     """Reads the column that rows are split by, as it is read if it is a feature."""
-    wish = wish_for(name, wishes)
+    name = data.time
+    if name is None:
+        return None
+    wish = wish_for(name, data.wishes)
     wish = None if wish in ("keep", "drop") else wish
     read = read_column(name, raw.frame[name].array, wish, decimal=raw.decimal)
     return pd.Series(read.values, name=name)
@@ -219,25 +214,16 @@ def _without_empty(table: CheckedTable, rows: np.ndarray) -> tuple[CheckedTable,
     return replace(table, readings=kept), notes
 
 
-def _read(sklearn: str | None, openml: int | None, synthetic: SyntheticSpec | None) -> RawTable:
-    if sklearn is not None:
-        return read_sklearn(sklearn)
-    if openml is not None:
-        return read_openml(openml)
-    assert synthetic is not None
-    return read_synthetic(synthetic)
-
-
 def _part(table: CheckedTable, rows: np.ndarray) -> Part:
     return Part(table.features, rows, table.codes[rows])
 
 
-def _raise_if(problems: list[str]) -> None:
-    if problems:
-        raise TableError(problems)
+def target_of(raw: RawTable, target: str | None) -> str:
+    """Returns the column to predict: the publisher's choice if none is given.
 
-
-def _target_of(raw: RawTable, target: str | None) -> str:
+    Raises:
+        TableError: There is none.
+    """
     chosen = raw.target if target is None else target
     if chosen is None:
         raise TableError(
@@ -262,29 +248,3 @@ def _check_split_columns(raw: RawTable, target: str, spec: SplitSpec) -> None:
                 f"`data.{setting}` must be a column of the table, got `{name}`; "
                 f"{nearest(name, others)}"
             )
-
-
-def _check_arguments(sources: list[object], spec: SplitSpec) -> None:
-    problems = []
-    given = sum(source is not None for source in sources)
-    if given != 1:
-        problems.append(
-            "a table must have one source, `path`, `sklearn`, `openml` or `synthetic`, got "
-            f"{given}; give exactly one of them"
-        )
-    if spec.group is not None and spec.time is not None:
-        problems.append(
-            f"`group` and `time` must not both be given, got `{spec.group}` and `{spec.time}`; "
-            "leave one out"
-        )
-    shares = {name: getattr(spec, name) for name in ("validation_fraction", "test_fraction")}
-    for name, share in shares.items():
-        if not 0 < share < 1:
-            problems.append(f"`{name}` must be above 0 and below 1, got {share}; 0.2 is usual")
-    if not problems and sum(shares.values()) >= 1:
-        problems.append(
-            "`validation_fraction` and `test_fraction` must leave rows to train on, got a sum of "
-            f"{sum(shares.values()):g}; keep it below 1"
-        )
-    if problems:
-        raise InputError(problems)

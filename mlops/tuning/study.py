@@ -217,14 +217,10 @@ def _load(data: DataSettings) -> Parts:
     Raises:
         TableError: It cannot be used, or nothing was to be noticed.
     """
-    from mlops.data.synthetic import SyntheticSpec
     from mlops.data.table import load_parts
     from mlops.tracking.study.dataset import notes_on_record
 
-    given = data.model_dump(exclude={"synthetic", "columns", "drop", "keep", "strict"})
-    if data.path is None and data.sklearn is None and data.openml is None:
-        given["synthetic"] = SyntheticSpec(**data.synthetic.model_dump())
-    parts = load_parts(**given, wishes=data.wishes)
+    parts = load_parts(data)
     if data.strict and (found := [note for note in parts.notes if not note.wished]):
         raise TableError([f"data.strict: {note}" for note in found])
     notes = (*parts.notes, *notes_on_record(parts))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loading import load
 
 from mlops.data.dataset import encode, fit_encoder
 from mlops.data.notes import Tally
 from mlops.data.sources import read_file
-from mlops.data.table import load_parts
 from mlops.errors import TableError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", READ)
 def test_a_table_is_read_right(name: str, cases: Path) -> None:
     kinds, noted = READ[name]
-    parts = load_parts(path=cases / name, target="label")
+    parts = load(path=cases / name, target="label")
     assert "".join(reading.kind[0] for reading in parts.readings) == kinds
     assert noted <= {note.code for note in parts.notes}
     assert parts.classes == CLASSES.get(name, ["no", "yes"])
@@ -99,7 +99,7 @@ def test_a_table_is_read_right(name: str, cases: Path) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_table_is_refused_with_its_line(name: str, cases: Path) -> None:
     with pytest.raises(TableError, match=REFUSED[name]):
-        load_parts(path=cases / name, target="label")
+        load(path=cases / name, target="label")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_table_is_refused_with_its_line(name: str, cases: Path) -> None:
 def test_the_same_rows_have_the_same_codes(
     trained: str, whole: str, part: str, cases: Path
 ) -> None:
-    encoder = fit_encoder(load_parts(path=cases / trained, target="label"))
+    encoder = fit_encoder(load(path=cases / trained, target="label"))
     frames = [read_file(cases / name).frame for name in (whole, part)]
     if part == "codes_part.csv":
         odd = {"code": "1A", "gear": "rotary", "flag": "UNK"}

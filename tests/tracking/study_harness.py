@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from mlops.data.columns.reading import Reading, read_frame
+from mlops.data.columns.finding import read_frame
+from mlops.data.columns.reading import Reading
 from mlops.nn.records import Outcome
 from mlops.tracking.store.store import Store
 from mlops.tracking.study.writer import RunWriter

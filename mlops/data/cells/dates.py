@@ -6,7 +6,6 @@ Times are naive, in UTC: what has an offset is converted, what has none is taken
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
@@ -18,15 +17,13 @@ import pandas as pd
 from mlops.data.cells.spelling import is_gap, tidy
 
 ISO = "iso"
-# A column holds dates if at least this share of its cells, gaps aside, are.
-LEAST_DATES = 0.95
 UNIT = "datetime64[us]"
 FINER = ("ns", "ps", "fs", "as")
 NOT_A_TIME = np.datetime64("NaT", "us")
 _FIRST, _END = np.datetime64("0001-01-01", "us"), np.datetime64("10000-01-01", "us")
 # Two digits of a year are of 1969 to 2068, as for C's and Python's strptime.
 _PIVOT = 69
-_LONGEST = 64
+LONGEST = 64
 _MONTHS = {
     name: month
     for month, name in enumerate(
@@ -45,33 +42,33 @@ _TIME = (
     r"(?:\s*(?P<zone>z|utc|gmt|[+\-\u2212][0-9]{2}(?::?[0-5][0-9])?))?)?"
 )
 # As most programs write it; needs no second look but for the number of days in the month.
-_PLAIN = re.compile(
+PLAIN = re.compile(
     r"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"(?:[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.(?:[0-9]{3}){1,2})?)?)?"
 )
 # 1.2.10 and 2024.1.2 are versions: where a point, or beside `-` a short year, makes a
 # text less surely a date, days and months have two digits.
-_YEAR_FIRST = re.compile(
+YEAR_FIRST = re.compile(
     r"(?P<year>[0-9]{4})(?:(?P<mark>[/\-])(?P<month>[0-9]{1,2})(?P=mark)(?P<day>[0-9]{1,2})"
     r"|\.(?P<month2>[0-9]{2})\.(?P<day2>[0-9]{2}))" + _TIME,
     re.IGNORECASE,
 )
-_YEAR_LAST = re.compile(
+YEAR_LAST = re.compile(
     r"(?P<one>[0-9]{1,2})(?P<mark>[/.\-])(?P<two>[0-9]{1,2})(?P=mark)(?P<year>[0-9]{4})" + _TIME,
     re.IGNORECASE,
 )
-_SHORT_YEAR = re.compile(
+SHORT_YEAR = re.compile(
     r"(?:(?P<one>[0-9]{1,2})/(?P<two>[0-9]{1,2})/"
     r"|(?P<one2>[0-9]{2})(?P<mark>[.\-])(?P<two2>[0-9]{2})(?P=mark))(?P<year>[0-9]{2})" + _TIME,
     re.IGNORECASE,
 )
 _YEAR = r"(?P<year>[0-9]{4}|[0-9]{2})"
-_DAY_NAMED = re.compile(
+DAY_NAMED = re.compile(
     _WEEKDAY
     + rf"(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?[\s\-/.]{{0,2}}{_MONTH}[\s\-/,]{{0,2}}{_YEAR}{_TIME}",
     re.IGNORECASE,
 )
-_NAMED_DAY = re.compile(
+NAMED_DAY = re.compile(
     _WEEKDAY + rf"{_MONTH}[\s\-]{{0,2}}(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?"
     rf"(?:,\s*|[\s\-]+){_YEAR}{_TIME}",
     re.IGNORECASE,
@@ -121,24 +118,24 @@ class DateFormat:
     def _plain(self, text: str) -> tuple[str, int] | None:
         """Returns a text's local time as plain ISO 8601, and its offset from UTC in minutes."""
         text = tidy(text)
-        if _PLAIN.fullmatch(text):
+        if PLAIN.fullmatch(text):
             return text, 0
-        if not 6 <= len(text) <= _LONGEST:
+        if not 6 <= len(text) <= LONGEST:
             return None
-        match = _YEAR_FIRST.fullmatch(text)
+        match = YEAR_FIRST.fullmatch(text)
         if match is not None:
             month, day = match["month"] or match["month2"], match["day"] or match["day2"]
             return _written(match, int(match["year"]), month, day)
         if self.form == ISO:
             return None
         if "%b" in self.form:
-            match = _DAY_NAMED.fullmatch(text) or _NAMED_DAY.fullmatch(text)
+            match = DAY_NAMED.fullmatch(text) or NAMED_DAY.fullmatch(text)
             if match is None:
                 return None
             return _written(
                 match, _year(match["year"]), _MONTHS[match["month"][:3].lower()], match["day"]
             )
-        match = _YEAR_LAST.fullmatch(text) or _SHORT_YEAR.fullmatch(text)
+        match = YEAR_LAST.fullmatch(text) or SHORT_YEAR.fullmatch(text)
         if match is None:
             return None
         parts = match.groupdict()
@@ -223,99 +220,6 @@ def _in_range(times: np.ndarray) -> np.ndarray:
 def is_date_gap(text: str) -> bool:
     """Tells whether a text among dates stands for no value."""
     return is_gap(text) or text == "NaT"
-
-
-@dataclass(frozen=True)
-class FoundDates:
-    """How the texts of a column are dates.
-
-    Attributes:
-        format: How they are written.
-        dates: How many rows hold a date.
-        odd: The texts that are neither date nor gap, with their rows.
-        guessed: Whether the order of day, month and year was guessed.
-    """
-
-    format: DateFormat
-    dates: int
-    odd: dict[str, int]
-    guessed: bool = False
-
-    @property
-    def n_odd(self) -> int:
-        """How many rows are neither date nor gap."""
-        return sum(self.odd.values())
-
-
-def find_dates(counts: Mapping[str, int]) -> FoundDates | None:
-    """Finds how texts write dates; None where too few do.
-
-    Which of day and month comes first is told by any part above 12. Where none is, it is a guess:
-    the day where points separate them, else the month. Where a year of two digits may come first,
-    as in 24-01-31, the order with fewer distinct years is the likelier one.
-
-    Args:
-        counts: The rows of each distinct text.
-    """
-    cells = {text: rows for text, rows in counts.items() if not is_date_gap(text)}
-    total = sum(cells.values())
-    shapes: Counter[str] = Counter()
-    for text, rows in cells.items():
-        shapes[_shape(tidy(text))] += rows
-    if not total or total - shapes.pop("", 0) < LEAST_DATES * total:
-        return None
-    forms = [form for shape, _ in shapes.most_common() for form in _candidates(shape)]
-    texts = list(cells)
-    read = {form: DateFormat(form).read(texts) for form in forms}
-    rows_of = np.array(list(cells.values()), dtype=np.int64)
-
-    def likely(form: str) -> tuple[int, int]:
-        known = ~np.isnat(read[form])
-        years = np.unique(read[form][known].astype("datetime64[Y]"))
-        # 24-01-31 is of 2024 with all the others, not of a year of its own.
-        return int(rows_of[known].sum()), -len(years)
-
-    best = max(forms, key=likely)  # the first of equal ones
-    dates, _ = likely(best)
-    if not dates or dates < LEAST_DATES * total:
-        return None
-    # Equal times do not settle it: 01/01/2024 is the same both ways, the rows to come are not.
-    guessed = best != ISO and any(
-        likely(form)[0] == dates and _order(form) != _order(best) for form in forms
-    )
-    odd = {texts[place]: int(rows_of[place]) for place in np.flatnonzero(np.isnat(read[best]))}
-    return FoundDates(DateFormat(best), dates, odd, guessed)
-
-
-def _shape(text: str) -> str:
-    """Returns the likelier form of what may be a date; empty where it may be none."""
-    if not 6 <= len(text) <= _LONGEST:
-        return ""
-    if _PLAIN.fullmatch(text) or _YEAR_FIRST.fullmatch(text):
-        return ISO
-    for pattern, year in ((_YEAR_LAST, "%Y"), (_SHORT_YEAR, "%y")):
-        match = pattern.fullmatch(text)
-        if match is not None:
-            mark = match["mark"] or "/"
-            return mark.join(("%d", "%m", year) if mark == "." else ("%m", "%d", year))
-    for pattern, form in ((_DAY_NAMED, "%d %b "), (_NAMED_DAY, "%b %d ")):
-        match = pattern.fullmatch(text)
-        if match is not None:
-            return form + ("%Y" if len(match["year"]) == 4 else "%y")
-    return ""
-
-
-def _order(form: str) -> str:
-    """Returns what stands first, where that matters: a month that is named may stand anywhere."""
-    return "%b" if "%b" in form else form[:2]
-
-
-def _candidates(shape: str) -> list[str]:
-    """Returns the forms that texts of a shape may have, likelier ones first."""
-    if "%m" not in shape:
-        return [shape]
-    turned = shape.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
-    return [shape, turned, *(["%y-%m-%d"] if shape.endswith("-%y") else [])]
 
 
 def as_times(values: Any) -> np.ndarray:

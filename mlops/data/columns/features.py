@@ -19,10 +19,12 @@ import pandas as pd
 from mlops.data.cells.levels import GAP, UNKNOWN
 from mlops.data.cells.numbers import NumberFormat
 from mlops.data.cells.spelling import meant_names
-from mlops.data.columns.date_columns import NO_DURATIONS, DateColumn, Durations
+from mlops.data.columns.date_columns import DateColumn
 from mlops.data.columns.encoders import MAX_LEVELS, CategoricalColumn, NumericColumn, Standardizer
+from mlops.data.columns.finding import read_frame
 from mlops.data.columns.kinds import no_dates, no_numbers, some_of
-from mlops.data.columns.reading import Reading, read_frame
+from mlops.data.columns.reading import Reading
+from mlops.data.columns.time_scales import NO_DURATIONS, Durations
 from mlops.data.notes import Tally
 from mlops.errors import TableError
 

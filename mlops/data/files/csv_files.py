@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import pandas as pd
 import pyarrow as pa
@@ -24,7 +20,7 @@ from mlops.data.files.csv_rows import (
     open_quote_problem,
 )
 from mlops.data.files.dialects import find_dialect
-from mlops.data.files.opening import CHUNK_BYTES, chunks, opened
+from mlops.data.files.opening import CHUNK_BYTES, Utf8Text, opened
 from mlops.errors import TableError
 
 # Bytes that Arrow parses at a time; a row must fit, so that more are tried where one does not.
@@ -154,7 +150,7 @@ class CsvFile:
         places = [str(i) for i in range(self._dialect.width)]
         with opened(self._path) as (file, raw):
             on_disk = max(1, self._path.stat().st_size)
-            stream = _Utf8(file, self._dialect.encoding, self._dialect.separator)
+            stream = Utf8Text(file, self._dialect.encoding, self._dialect.separator)
             stream.skip(self._dialect.head)
             first = 0
             for batch in _open(stream, size, places, self._dialect.separator, text):
@@ -169,7 +165,7 @@ class CsvFile:
             if stream.quotes % 2 and (problem := find_fault(self._path, self._dialect)):
                 raise TableError(problem)
 
-    def _check(self, batch: pa.RecordBatch, first: int, stream: _Utf8) -> None:
+    def _check(self, batch: pa.RecordBatch, first: int, stream: Utf8Text) -> None:
         """Checks what Arrow does not: columns left out for being empty, and quotes left open."""
         for place in range(len(self._dialect.names), self._dialect.width):
             lengths = pc.utf8_length(pc.utf8_trim_whitespace(batch.column(place)))
@@ -206,7 +202,7 @@ def _text_column(chunks: list[pa.Array]) -> pd.Series:
 
 
 def _open(
-    stream: _Utf8, size: int, places: list[str], separator: str, text: pa.DataType
+    stream: Utf8Text, size: int, places: list[str], separator: str, text: pa.DataType
 ) -> Iterator[pa.RecordBatch]:
     try:
         # Threads would read ahead; and a parser of one thread costs a tenth less.
@@ -227,93 +223,3 @@ def _open(
             return
         raise
     yield from batches
-
-
-class _Utf8(io.RawIOBase):
-    """A file's text as UTF-8, without blanks between a separator and a quote.
-
-    Attributes:
-        quotes: How many quotes have been read.
-    """
-
-    def __init__(self, file: BinaryIO, encoding: str, separator: str) -> None:
-        # With what is kept back of the one before, a chunk is not to be cut.
-        self._chunks = chunks(file, CHUNK_BYTES - 2**12)
-        is_utf8 = encoding in ("utf-8", "utf-8-sig")
-        self._decoder = None if is_utf8 else codecs.getincrementaldecoder(encoding)()
-        self._blanks = re.compile(b"(?<=[" + re.escape(separator.encode()) + rb'\r\n]) +(?=")')
-        self._before_blanks = (b" ", b"\r", b"\n", separator.encode())
-        self._ready = b""
-        self._carried = b""
-        self.quotes = 0
-        if is_utf8:
-            self._chunks = _without_mark(self._chunks)
-
-    def readable(self) -> bool:
-        return True
-
-    def skip(self, characters: int) -> None:
-        """Skips the head of the file; called once, before the first read."""
-        head = b""
-        while True:
-            try:
-                if len(head.decode("utf-8")) >= characters:
-                    break
-            except UnicodeDecodeError:
-                pass  # a character is cut
-            more = self._next()
-            if not more:
-                break
-            head += more
-        text = head.decode("utf-8", "surrogateescape")
-        self._carried = text[characters:].encode("utf-8", "surrogateescape")
-
-    def read(self, size: int = -1) -> bytes:
-        size = CHUNK_BYTES if size < 0 else size
-        # Arrow takes what comes for a block: one much too short would never hold a long row, and
-        # to fill it to the last byte would copy all of the text.
-        while len(self._ready) <= size // 2 and (chunk := self._tidied()) is not None:
-            self._ready = self._ready + chunk if self._ready else chunk
-        if len(self._ready) <= size:
-            given, self._ready = self._ready, b""
-        else:
-            given, self._ready = self._ready[:size], self._ready[size:]
-        return given
-
-    def _next(self) -> bytes:
-        """Returns more of the text, nothing at its end."""
-        for chunk in self._chunks:
-            if self._decoder is None:
-                return chunk
-            if text := self._decoder.decode(chunk):
-                return text.encode()
-        if self._decoder is not None:
-            decoder, self._decoder = self._decoder, None
-            return decoder.decode(b"", final=True).encode()
-        return b""
-
-    def _tidied(self) -> bytes | None:
-        more = self._next()
-        chunk, self._carried = self._carried + more if self._carried else more, b""
-        if not chunk:
-            return None
-        # What blanks may follow is kept back until it is known what comes after them.
-        if more and chunk.endswith(self._before_blanks):
-            cut = max(0, len(chunk.rstrip(b" ")) - 1)
-            chunk, self._carried = chunk[:cut], chunk[cut:]
-        if b' "' not in chunk:  # a pattern takes ten times as long
-            self.quotes += chunk.count(b'"')
-            return chunk
-        kept, place = [], 0
-        for blanks in self._blanks.finditer(chunk):
-            self.quotes += chunk.count(b'"', place, blanks.start())
-            is_quoted = self.quotes % 2
-            kept.append(chunk[place : blanks.end() if is_quoted else blanks.start()])
-            place = blanks.end()
-        self.quotes += chunk.count(b'"', place)
-        return b"".join([*kept, chunk[place:]]) if kept else chunk
-
-
-def _without_mark(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield next(pieces, b"").removeprefix(codecs.BOM_UTF8)
-    yield from pieces

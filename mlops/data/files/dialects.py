@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops.data.columns.names import check_names, stripped
 from mlops.data.files.encodings import find_encoding
-from mlops.data.files.names import check_names, stripped
 from mlops.data.files.opening import inner_ending, opened
 from mlops.data.notes import Note
 from mlops.errors import TableError

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mlops.data.columns.arrow import pandas_column
-from mlops.data.files.names import check_names
-from mlops.data.files.table_files import BLOCK_BYTES, MOST_ROWS
+from mlops.data.columns.names import check_names
+from mlops.data.files.opening import BLOCK_BYTES, MOST_ROWS
 from mlops.data.notes import Note
 from mlops.errors import TableError
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-BLOCK_BYTES = 2**24  # of the rows that are read at a time, about, unless they are counted
-MOST_ROWS = 2**17
 
 # CSV and JSON lines also gzipped (`.csv.gz`) or alone in an archive; Parquet also as a folder.
 ENDINGS = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".xlsx", ".csv.gz", ".zip")

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlops.data.columns.arrow import pandas_frame
-from mlops.data.files.names import check_names, stripped
+from mlops.data.columns.names import check_names, stripped
 from mlops.data.files.typed_rows import TypedRow, chosen_tables, schema_of, tables_of
 from mlops.data.notes import Note
 from mlops.errors import TableError

@@ -110,7 +110,7 @@ def run(job: Job, tracking: TrackingSettings) -> dict[str, Any]:
 def _input(job: Job) -> Iterator[Path]:
     """Yields the table's file, which is one as far as can be told before the model is there."""
     from mlops.data.blocks import open_table
-    from mlops.data.sources import fetched
+    from mlops.data.files.paths import fetched
 
     with fetched(job.input) as source:
         open_table(source, (), separator=job.separator, encoding=job.encoding)
@@ -123,7 +123,7 @@ def check_output(job: Job) -> None:
     Raises:
         InputError: It may not.
     """
-    from mlops.data.sources import readable
+    from mlops.data.files.paths import readable
 
     target = Path(job.output)
     if target.suffix.lower() not in (".csv", ".parquet"):

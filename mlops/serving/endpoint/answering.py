@@ -21,7 +21,6 @@ from mlops.serving.champion.champion import Champion
 from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.endpoint.traffic import Limits, busy, late
 from mlops.serving.protocols.arrow import read_arrow, write_arrow
-from mlops.serving.protocols.cells import ForAnotherThread, RowLimits
 from mlops.serving.protocols.mlflow_scoring import invocations, refuse_invocations
 from mlops.serving.protocols.open_inference import infer, is_infer, refuse_infer
 from mlops.serving.protocols.predict import ARROW, Request, media_type, read_predict
@@ -33,6 +32,7 @@ from mlops.serving.protocols.responses import (
     score,
     too_large,
 )
+from mlops.serving.rows.cells import ForAnotherThread, RowLimits
 
 INLINE_BYTES = 65_536  # 1 ms to decode
 ARROW_ROWS = 30  # a stream costs as much beside its rows as so many rows

@@ -33,8 +33,8 @@ from mlops.serving.endpoint.traffic import (
     Send,
     busy,
 )
-from mlops.serving.protocols.cells import plain
 from mlops.serving.protocols.responses import Answer, head, refusal
+from mlops.serving.rows.cells import plain
 
 LINGER_SECONDS = 2.0
 BODY = {"type": "http.response.body"}

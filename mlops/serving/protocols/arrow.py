@@ -21,7 +21,7 @@ from mlops.data.columns.arrow import is_plain, pandas_column
 from mlops.data.columns.kinds import texts_of
 from mlops.data.notes import Tally
 from mlops.errors import RequestError
-from mlops.serving.protocols.cells import (
+from mlops.serving.rows.cells import (
     MOST_DETAILS,
     Cells,
     Problems,
@@ -34,7 +34,8 @@ from mlops.serving.protocols.cells import (
 from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
-    from mlops.serving.champion.predictor import Columns, ServedModel
+    from mlops.serving.champion.predictor import ServedModel
+    from mlops.serving.rows.columns import Columns
 
 # Record batches and dictionaries of a stream; each is validated with all that it refers to.
 MOST_PIECES = 256

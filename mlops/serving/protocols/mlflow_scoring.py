@@ -17,16 +17,7 @@ import msgspec
 import numpy as np
 
 from mlops.errors import RequestError
-from mlops.serving.champion.predictor import Columns, ServedModel
-from mlops.serving.protocols.cells import (
-    Cells,
-    Problems,
-    RowLimits,
-    check_most,
-    check_names,
-    plain,
-    shown,
-)
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.protocols.predict import (
     CSV,
     JSON,
@@ -37,8 +28,18 @@ from mlops.serving.protocols.predict import (
     read_csv,
     unsupported,
 )
-from mlops.serving.protocols.reading import read_cells
 from mlops.serving.protocols.responses import Answer, answered, details_of, in_parts, refused, score
+from mlops.serving.rows.cells import (
+    Cells,
+    Problems,
+    RowLimits,
+    check_most,
+    check_names,
+    plain,
+    shown,
+)
+from mlops.serving.rows.columns import Columns
+from mlops.serving.rows.reading import read_cells
 from mlops.tracking.pyfunc import probability_columns
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")

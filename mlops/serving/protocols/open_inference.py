@@ -20,15 +20,7 @@ import msgspec
 import numpy as np
 
 from mlops.errors import RequestError
-from mlops.serving.champion.predictor import Columns, ServedModel
-from mlops.serving.protocols.cells import (
-    Cells,
-    Problems,
-    RowLimits,
-    check_count,
-    check_names,
-    plain,
-)
+from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.protocols.predict import (
     JSON,
     Request,
@@ -37,8 +29,17 @@ from mlops.serving.protocols.predict import (
     media_type,
     unsupported,
 )
-from mlops.serving.protocols.reading import read_cells
 from mlops.serving.protocols.responses import Answer, answered, details_of, in_parts, refused, score
+from mlops.serving.rows.cells import (
+    Cells,
+    Problems,
+    RowLimits,
+    check_count,
+    check_names,
+    plain,
+)
+from mlops.serving.rows.columns import Columns
+from mlops.serving.rows.reading import read_cells
 from mlops.tracking.pyfunc import probability_columns
 
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")

@@ -7,7 +7,7 @@
 
 A row has every column of the model and no other; except that in JSON and CSV those are ignored that
 the training table had besides, the target and what was left out, and the answer says so. What of a
-row's cells is refused: `mlops.serving.protocols.reading`.
+row's cells is refused: `mlops.serving.rows.reading`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import msgspec
 
 from mlops.data.cells.spelling import meant_names
 from mlops.errors import RequestError
-from mlops.serving.champion.predictor import Columns
-from mlops.serving.protocols.cells import (
+from mlops.serving.rows.cells import (
     Cells,
     Problems,
     RowLimits,
@@ -36,7 +35,8 @@ from mlops.serving.protocols.cells import (
     plain,
     shown,
 )
-from mlops.serving.protocols.reading import read_cells
+from mlops.serving.rows.columns import Columns
+from mlops.serving.rows.reading import read_cells
 
 JSON = "application/json"
 CSV = "text/csv"

@@ -15,8 +15,8 @@ import numpy as np
 from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
 from mlops.serving.champion.predictor import ServedModel
-from mlops.serving.protocols.cells import Cells
 from mlops.serving.protocols.predict import Request
+from mlops.serving.rows.cells import Cells
 
 RETRY_SECONDS = 1
 PART_VALUES = 4096  # 1 ms of writing

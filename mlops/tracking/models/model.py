@@ -69,14 +69,13 @@ CODE = (
     "data/cells/numbers",
     "data/cells/plain",
     "data/columns/reading",
+    "data/columns/time_scales",
     "data/cells/spelling",
     "nn/__init__",
     "nn/activations",
     "nn/mlp",
     "tracking/__init__",
     "tracking/pyfunc",
-    "settings/__init__",
-    "settings/wishes",
 )
 
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlops.data.cells.dates import DateFormat, as_times, find_dates
+from mlops.data.cells.date_formats import find_dates
+from mlops.data.cells.dates import DateFormat, as_times
 from mlops.data.cells.durations import as_seconds, read_duration
 
 NEW_YORK = timezone(timedelta(hours=-5))

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops.data.cells.numbers import PLAIN, NumberFormat, find_format, read_all, read_column
+from mlops.data.cells.number_formats import find_format
+from mlops.data.cells.numbers import PLAIN, NumberFormat, read_all, read_column
 from mlops.data.cells.plain import cast_plain
-from mlops.data.columns.reading import read_column as read_raw
+from mlops.data.columns.finding import read_column as read_raw
 
 COMMA = NumberFormat(",", ".")
 GROUPED = NumberFormat(".", ",")

@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.data.cells.dates import DateFormat, find_dates
-from mlops.data.columns.date_columns import DateColumn, Durations, describe, iso_text, times_of
+from mlops.data.cells.date_formats import find_dates
+from mlops.data.cells.dates import DateFormat
+from mlops.data.columns.date_columns import DateColumn, describe, iso_text, times_of
 from mlops.data.columns.encoders import LIMIT
+from mlops.data.columns.time_scales import Durations
 from mlops.errors import TableError
 
 

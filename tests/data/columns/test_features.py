@@ -20,9 +20,9 @@ from mlops.data.columns.encoders import LIMIT, CategoricalColumn, NumericColumn,
 from mlops.data.columns.features import FeatureEncoder
 from mlops.data.dataset import encode, fit_encoder
 from mlops.data.notes import Tally
-from mlops.data.synthetic import SyntheticSpec
 from mlops.data.table import load_parts
 from mlops.errors import TableError
+from mlops.settings.sections import DataSettings, SyntheticSettings
 
 INTEGERS = st.integers(-(2**53), 2**53)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -396,7 +396,7 @@ def test_damaged_states_are_refused(state: dict[str, Any], says: str) -> None:
 
 
 def test_a_dataset_holds_the_encoded_parts() -> None:
-    parts = load_parts(synthetic=SyntheticSpec(n_samples=100, n_classes=3))
+    parts = load_parts(DataSettings(synthetic=SyntheticSettings(n_samples=100, n_classes=3)))
     encoder = fit_encoder(parts)
     assert encoder == FeatureEncoder.fit(parts.train.frame)
     dataset = encode(parts, encoder)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops.data.columns.reading import TEXTS_LOOKED_AT, read_column
+from mlops.data.columns.finding import TEXTS_LOOKED_AT, read_column
 
 MANY = 3 * TEXTS_LOOKED_AT
 MINUTES = pd.date_range("2024-01-01", periods=MANY, freq="min")  # to the 21st

@@ -15,7 +15,7 @@ from mlops.configuration.hyperparameters import ACTIVATIONS
 from mlops.errors import TrackingError
 from mlops.serving.champion import network
 from mlops.serving.champion.predictor import ServedModel
-from mlops.serving.protocols.reading import read_cells
+from mlops.serving.rows.reading import read_cells
 from mlops.tracking import pyfunc
 from mlops.tracking.models.registry import RegisteredModel
 

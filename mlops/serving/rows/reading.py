@@ -33,12 +33,12 @@ from mlops.data.cells.numbers import PLAIN, read_column
 from mlops.data.cells.spelling import spelled
 from mlops.data.notes import Tally
 from mlops.errors import RequestError
-from mlops.serving.protocols.cells import Cells, Problems, plain, shown
+from mlops.serving.rows.cells import Cells, Problems, plain, shown
 
 if TYPE_CHECKING:
     from mlops.data.columns.date_columns import DateColumn
     from mlops.data.columns.encoders import NumericColumn
-    from mlops.serving.champion.predictor import Columns
+    from mlops.serving.rows.columns import Columns
 
 Manner = Literal["strict", "lenient", "text"]
 _NUMBERS = {int, float, type(None)}

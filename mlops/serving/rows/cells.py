@@ -11,7 +11,7 @@ from mlops.data.notes import Tally
 from mlops.errors import Detail, RequestError
 
 if TYPE_CHECKING:
-    from mlops.serving.champion.predictor import Columns
+    from mlops.serving.rows.columns import Columns
 
 MOST_DETAILS = 20
 MOST_TEXT = 60

@@ -31,12 +31,12 @@ from mlops.data.columns.arrow import pandas_frame
 from mlops.data.columns.features import FeatureEncoder
 from mlops.data.notes import Tally
 from mlops.data.sources import read_file
-from mlops.serving.champion.predictor import Columns
 from mlops.serving.protocols.arrow import read_arrow
-from mlops.serving.protocols.cells import Cells, RowLimits
 from mlops.serving.protocols.mlflow_scoring import _read as read_invocations
 from mlops.serving.protocols.open_inference import _InferRequest, _read
 from mlops.serving.protocols.predict import CSV, JSON, Request, convert, read_predict
+from mlops.serving.rows.cells import Cells, RowLimits
+from mlops.serving.rows.columns import Columns
 
 EXAMPLES = 2_000
 LIMITS = RowLimits(1_000, 1_000)
