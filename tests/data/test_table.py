@@ -16,7 +16,7 @@ from loading import load
 
 from mlops.data.columns.encoders import CategoricalColumn
 from mlops.data.dataset import encode, fit_encoder
-from mlops.data.sources import RawTable, read_sklearn
+from mlops.data.sources import RawTable, read_file, read_sklearn
 from mlops.data.table import Parts, target_of
 from mlops.errors import InputError, TableError
 from mlops.settings.wishes import Wish
@@ -637,14 +637,14 @@ NOTED = [
         "an identifier that is kept",
         with_column("id", [f"P{i:03}" for i in ROWS]),
         [],
-        {"wishes": {"i*": "keep"}},
+        {"columns": {"i*": "keep"}},
     ),
     Noted(
         "free text",
         with_column("said", [f"a sentence that is long enough, and the {i}th" for i in ROWS]),
         [("free_text", "said", None, None)],
     ),
-    Noted("a wish", small_frame(), [("dropped", "age", None, None)], {"wishes": {"age": "drop"}}),
+    Noted("a wish", small_frame(), [("dropped", "age", None, None)], {"columns": {"age": "drop"}}),
     Noted(
         "the target again",
         small_frame().assign(copy=lambda frame: frame["target"].str.upper()),
