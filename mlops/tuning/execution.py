@@ -99,7 +99,6 @@ def search(
         checkpoint_every=plan.checkpoint_every,
         checkpoints=checkpoint_folder(plan.storage, plan.name),
         timeout=plan.trial_timeout,
-        merit_version=packing.merit,
         report_every=report_every(workers.count + workers.beside),
     )
 
@@ -107,10 +106,8 @@ def search(
         return tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": pack["gpus"]}])
 
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
-    logger = StudyLogger(
-        study_run, plan.name, plan.metric, spool, before.trials, before.unsent, packing.merit
-    )
-    ledger = Ledger(plan.metric, plan.max_evals, before.trials, packing.merit)
+    logger = StudyLogger(study_run, plan.name, plan.metric, spool, before.trials, before.unsent)
+    ledger = Ledger(plan.metric, plan.max_evals, before.trials)
     if before.weights and ledger.best is not None:
         ledger.weights = {ledger.best.trial: before.weights}
     stop = Stop(ledger, deadline, plan.target)

@@ -375,7 +375,7 @@ def _begin(
         run = StudyRun.resume(store, ready.record, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
-        before = resuming.read_before(ready.record, run, spool, plan.metric, ready.packing.merit)
+        before = resuming.read_before(ready.record, run, spool, plan.metric)
         return made, before
     except BaseException as error:
         with suppress(TrackingError):

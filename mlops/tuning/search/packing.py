@@ -41,13 +41,13 @@ class Packing:
             else has finished, so that timing does not change the search.
         packs_a_gpu: Packs that a worker with a GPU trains as one where others, without any, train
             beside it; which of them trains a pack is left to chance.
-        merit: The version of `records.merit`. Studies on record without one have the first.
+        merit: The version of `records.merit`.
     """
 
     pack_size: int
     packs_in_flight: int
     packs_a_gpu: int = 1
-    merit: int = 1
+    merit: int = MERIT
 
 
 def choose(
@@ -82,10 +82,10 @@ def choose(
     # One or more packs wait proposed, so that a worker never waits for the searcher.
     in_flight = workers + max(1, workers // 2)
     if not beside:
-        return Packing(pack_size, in_flight, merit=MERIT)
+        return Packing(pack_size, in_flight)
     small = max(1, pack_size // PACKS_A_GPU)
     packs_a_gpu = pack_size // small
-    return Packing(small, in_flight * packs_a_gpu + beside, packs_a_gpu, MERIT)
+    return Packing(small, in_flight * packs_a_gpu + beside, packs_a_gpu)
 
 
 def most_workers(max_evals: int, trial: Hyperparameters, n_rows: int, n_features: int) -> int:

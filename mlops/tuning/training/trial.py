@@ -70,7 +70,6 @@ class PackOptions:
             for none.
         timeout: Seconds that a worker may go without an epoch before it is ended; None for ever.
         report_every: Seconds from one report of a pack to the next.
-        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     seed: int
@@ -83,7 +82,6 @@ class PackOptions:
     checkpoints: str | None = None
     timeout: float | None = None
     report_every: float = REPORT_SECONDS
-    merit_version: int = MERIT
 
 
 class PackTrial(tune.Trainable):
@@ -186,7 +184,6 @@ class PackTrial(tune.Trainable):
             metric=options.metric,
             halving=Halving(options.eta, options.min_epochs) if options.eta else None,
             precision=options.precision,
-            merit_version=options.merit_version,
             snapshot=snapshot,
         )
         for events in training.events():
@@ -203,7 +200,7 @@ class PackTrial(tune.Trainable):
         return {
             "seed": options.seed,
             "metric": options.metric,
-            "merit": options.merit_version,
+            "merit": MERIT,
             "eta": options.eta,
             "min_epochs": options.min_epochs,
             "device": self._device,
@@ -302,10 +299,7 @@ class PackTrial(tune.Trainable):
         """Sorts the better trials first, as the ledger does."""
         if result is None:
             return NO_MERIT
-        metrics, epoch = result.metrics, result.best_epoch
-        return merit(
-            self._options.metric, metrics, epoch, result.trial, self._options.merit_version
-        )
+        return merit(self._options.metric, result.metrics, result.best_epoch, result.trial)
 
 
 def _empty_report() -> dict[str, Any]:
