@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
@@ -69,7 +69,7 @@ def recorded_study(store: Store, name: str | None) -> StudyRecord:
     """Finds the study to go on with: by name, or the last one.
 
     Raises:
-        InputError: There is none, or its trials were told apart otherwise.
+        InputError: There is none, or it is of a kind that there is no more.
         TrackingError: The store cannot be asked.
     """
     record = find_study(store, name)
@@ -80,7 +80,19 @@ def recorded_study(store: Store, name: str | None) -> StudyRecord:
             f"({wanted} in experiment {store.experiment_name}); leave --resume out to begin it"
         )
     _check_merit(record)
-    return record
+    return replace(record, settings=_without_gone(record))
+
+
+def _without_gone(record: StudyRecord) -> dict[str, Any]:
+    """Returns a study's settings without those that are gone and were not used."""
+    resources = dict(record.settings.get("resources", {}))
+    if resources.pop("cpu_workers", 0) != 0:
+        raise InputError(
+            "study: must have been begun without resources.cpu_workers to be resumed, got "
+            f"`{record.name}` of {record.settings['resources']['cpu_workers']}, and it is gone "
+            "since 0.2; begin another --study"
+        )
+    return {**record.settings, "resources": resources}
 
 
 def _check_merit(record: StudyRecord) -> None:

@@ -61,8 +61,7 @@ class PackOptions:
         eta: Prune to 1/eta at rungs; None for no pruning.
         min_epochs: The first rung.
         threads: Threads of a worker.
-        device: Where packs train.
-        gpu_share: What part of its GPU's memory a worker may take.
+        gpus: What part of a GPU a worker has, and of its memory; it trains on cores with 0.
         precision: Of matrix products, a name in `precision.DTYPES`.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for one only when
             the study stops.
@@ -77,6 +76,7 @@ class PackOptions:
     eta: int | None
     min_epochs: int
     threads: int
+    gpus: float = 0.0
     precision: str = "float32"
     checkpoint_every: float | None = None
     checkpoints: str | None = None
@@ -110,10 +110,10 @@ class PackTrial(tune.Trainable):
         import torch
 
         torch.set_num_threads(options.threads)
-        self._device = self._choose_device(config["gpus"])
+        self._device = self._choose_device(options.gpus)
         if self._device == "cuda":
             # So that it runs short itself, and takes smaller packs, before its neighbours do.
-            torch.cuda.set_per_process_memory_fraction(config["gpus"])
+            torch.cuda.set_per_process_memory_fraction(options.gpus)
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options

@@ -195,6 +195,21 @@ def test_a_study_whose_equal_scores_were_told_apart_otherwise_is_refused(
         resumed_settings(sqlite_store, "one")
 
 
+@pytest.mark.parametrize("number", [0, 3, "auto"])
+def test_a_study_that_used_what_is_gone_is_refused_and_others_go_on(
+    number: int | str, sqlite_store: Store, tmp_path: Path
+) -> None:
+    begun = BEGUN.model_dump()
+    begun["resources"]["cpu_workers"] = number
+    create(sqlite_store, "one", begun, tmp_path).end()
+    if number == 0:
+        assert resumed_settings(sqlite_store, "one").resources == BEGUN.resources
+        return
+    told = rf"^study: must have been begun without resources\.cpu_workers .* `one` of {number}, .*;"
+    with pytest.raises(InputError, match=told):
+        resumed_settings(sqlite_store, "one")
+
+
 def test_the_release_on_record_is_this_one() -> None:
     project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert f'version = "{RELEASE}.' in project
