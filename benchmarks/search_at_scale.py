@@ -32,6 +32,7 @@ from mlops.nn.training import fit
 from mlops.settings.study import TuneSettings
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
+from mlops.tuning.search.proposals import Proposals
 from mlops.tuning.search.searchers import SCORE, SEARCHERS
 
 OURS, HYPEROPT, RANDOM = "hyperopt", "hyperopt as it is", "random"
@@ -70,16 +71,8 @@ def search(
     """Run a search and return its trials' scores in order, and the searcher's seconds."""
     given = TuneSettings(**yaml.safe_load(SEED_TASK.read_text()), seed=seed)
     default = Hyperparameters.from_dict({**given.default_configuration.to_dict(), "epochs": epochs})
-    searcher = PackSearch(
-        given.search_space,
-        default,
-        max_evals=trials,
-        packing=PACKING,
-        workers=1,
-        algorithm=algorithm,
-        mode="max",
-        seed=seed,
-    )
+    proposals = Proposals(given.search_space, default, algorithm=algorithm, mode="max", seed=seed)
+    searcher = PackSearch(proposals, max_evals=trials, packing=PACKING, workers=1)
     scores: dict[int, float] = {}
     spent, began = 0.0, time.monotonic()
     while isinstance(pack := searcher.suggest("pack"), dict):
@@ -88,7 +81,7 @@ def search(
         scores |= found
         began = time.monotonic()
         searcher.on_trial_complete("pack", {"scores": list(found.items())})
-    originals = (searcher._proposals.original(number) for number in range(trials))
+    originals = map(proposals.original, range(trials))
     return [scores[number] for number in originals], spent
 
 

@@ -28,13 +28,11 @@ class Workers:
         count: How many train at the same time.
         cpus: Cores a worker.
         gpus: GPUs a worker, 0 for none.
-        beside: More workers, without a GPU, beside those with one.
     """
 
     count: int
     cpus: float
     gpus: float
-    beside: int = 0
 
 
 def resources() -> list[Mapping[str, float]]:
@@ -51,7 +49,6 @@ def workers(
     gpus: float | Literal["auto"],
     *,
     at_most: int,
-    beside: int | Literal["auto"] = 0,
     may_grow: bool = False,
 ) -> Workers:
     """Divides machines among workers.
@@ -62,8 +59,6 @@ def workers(
         cpus: Cores a worker.
         gpus: GPUs a worker, at most 1; "auto" is 1 where there is any, else 0.
         at_most: How many pay.
-        beside: More workers, without a GPU, beside those with one; "auto" for as many as pay and
-            fit the machines that have none.
         may_grow: Whether machines may join: then more may be asked for by number than fit now.
 
     Raises:
@@ -73,31 +68,17 @@ def workers(
     have = f"{total['CPU']:g} cores and {total['GPU']:g} GPUs"
     if gpus == "auto":
         gpus = 1.0 if total["GPU"] >= 1 else 0.0
-
-    def check(wanted: int, fitting: int, gpus: float, may_grow: bool) -> None:
-        if wanted > fitting and not may_grow:
+    fitting = fitting_workers(machines, cpus, gpus)
+    wanted = max(1, min(fitting, at_most)) if count == "auto" else count
+    if wanted > fitting:
+        if count == "auto" or not may_grow:
             raise InputError(
                 f"resources: {wanted} workers of {cpus:g} cores and {gpus:g} GPUs must fit the "
                 f"cluster, got {have}; ask for less, or for auto"
             )
-        if wanted > fitting:
-            text = f"{fitting} of {wanted} workers fit the cluster now, with {have}"
-            print(text, file=sys.stderr, flush=True)
-
-    fitting = fitting_workers(machines, cpus, gpus)
-    wanted = max(1, min(fitting, at_most)) if count == "auto" else count
-    check(wanted, fitting, gpus, may_grow and count != "auto")
-    if not gpus:
-        if beside not in (0, "auto"):
-            raise InputError(
-                f"resources.cpu_workers: must be beside workers with a GPU, got {beside} and "
-                f"{have}; ask for workers instead, or name gpus_per_worker for GPUs to come"
-            )
-        return Workers(wanted, cpus, gpus)
-    fitting = fitting_workers([m for m in machines if not m.get("GPU")], cpus, 0.0)
-    more = max(0, min(fitting, at_most - wanted)) if beside == "auto" else beside
-    check(more, fitting, 0.0, may_grow)
-    return Workers(wanted, cpus, gpus, more)
+        text = f"{fitting} of {wanted} workers fit the cluster now, with {have}"
+        print(text, file=sys.stderr, flush=True)
+    return Workers(wanted, cpus, gpus)
 
 
 def fitting_workers(machines: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:

@@ -18,7 +18,7 @@ from mlops.nn.device.precision import DTYPES
 from mlops.nn.metrics import accuracy, macro_f1
 from mlops.nn.mlp import ALIGNMENT, PackedMLP
 from mlops.nn.optimizer import PackedAdamW
-from mlops.nn.records import MERIT, EpochRecord, Outcome, TrialResult, merit
+from mlops.nn.records import EpochRecord, Outcome, TrialResult, merit
 
 
 @dataclass
@@ -41,14 +41,12 @@ class Task:
         seed: The study's seed.
         metric: Which validation metric scores an epoch.
         precision: Of the products, a name in `precision.DTYPES`.
-        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     data: Rows
     seed: int
     metric: str
     precision: str = "float32"
-    merit_version: int = MERIT
 
     def merit(self, run: Run) -> tuple[float, ...]:
         """Sorts a member by its best epoch, the better first."""
@@ -59,7 +57,7 @@ class Task:
         return self._key(record.metrics, record.epoch, record.trial) < self.merit(run)
 
     def _key(self, metrics: Mapping[str, float], epoch: int, trial: int) -> tuple[float, ...]:
-        return merit(self.metric, metrics, epoch, trial, self.merit_version)
+        return merit(self.metric, metrics, epoch, trial)
 
 
 class Group:

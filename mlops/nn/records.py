@@ -17,15 +17,13 @@ METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
 METRIC_NAMES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 
 
-# The version of `merit` that a study is begun with; it keeps it for good.
+# The version of `merit`, on record with each study: one of another is not gone on with.
 MERIT = 2
 # Sorts after everything that has a merit.
 NO_MERIT = (math.inf,)
 
 
-def merit(
-    metric: str, metrics: Mapping[str, float], epoch: int, trial: int, version: int = MERIT
-) -> tuple[float, ...]:
+def merit(metric: str, metrics: Mapping[str, float], epoch: int, trial: int) -> tuple[float, ...]:
     """Sorts a trial's epoch, or a trial by its best epoch, among others: the better first.
 
     The one order of a study: for each trial's best epoch, for rungs, for the best trial and for the
@@ -37,16 +35,15 @@ def merit(
         metrics: The epoch's; empty where there is none.
         epoch: The epoch.
         trial: The trial's number.
-        version: 2: by the metric, then by lower `val_loss`, later epoch and lower number. 1: by the
-            metric, then by lower number and earlier epoch, as studies begun before.
 
     Returns:
-        The key to sort by; `NO_MERIT` if what it sorts by is not finite.
+        The key to sort by: the metric, then lower `val_loss`, later epoch and lower number;
+        `NO_MERIT` if what it sorts by is not finite.
     """
     score, loss = metrics.get(metric, math.nan), metrics.get("val_loss", math.nan)
     if METRICS[metric] == "max":
         score = -score
-    key = (score, trial, epoch) if version == 1 else (score, loss, -epoch, trial)
+    key = (score, loss, -epoch, trial)
     return key if math.isfinite(sum(key)) else NO_MERIT
 
 

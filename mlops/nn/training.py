@@ -22,7 +22,7 @@ from mlops.nn.device.memory import shortage
 from mlops.nn.device.passes import Rows
 from mlops.nn.group import Group, Run, Task
 from mlops.nn.grouping import group_members
-from mlops.nn.records import MERIT, EpochRecord, Outcome, TrialResult
+from mlops.nn.records import EpochRecord, Outcome, TrialResult
 
 Events = list[EpochRecord | TrialResult]
 
@@ -134,7 +134,6 @@ class PackTraining:
         metric: Which validation metric scores an epoch, of `records.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         precision: Of the products, a name in `precision.DTYPES`.
-        merit_version: How equal scores are told apart, see `records.merit`.
         snapshot: Where to go on from; the beginning by default.
     """
 
@@ -148,7 +147,6 @@ class PackTraining:
         metric: str = "val_accuracy",
         halving: Halving | None = None,
         precision: str = "float32",
-        merit_version: int = MERIT,
         snapshot: Snapshot | None = None,
     ) -> None:
         numbers = range(len(members)) if numbers is None else numbers
@@ -158,7 +156,7 @@ class PackTraining:
         self._device = data.x_train.device
         self._precision = precision
         self._groups: list[Group] = []
-        self._task = task = Task(data, seed, metric, precision, merit_version)
+        self._task = task = Task(data, seed, metric, precision)
         if snapshot is None:
             device = self._device.type
             for part in group_members(members, data.n_features, data.n_classes, device):

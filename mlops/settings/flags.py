@@ -17,6 +17,7 @@ from pydantic_settings import CliSettingsSource
 from pydantic_settings import SettingsError as UnreadableSetting
 
 from mlops.errors import SettingsError
+from mlops.settings.sections import GONE
 
 Job = TypeVar("Job", bound=BaseModel)
 
@@ -130,7 +131,7 @@ def _unknown_flags(tokens: Sequence[str], parser: argparse.ArgumentParser) -> li
     flags = [token.split("=")[0] for token in tokens if token.startswith("--")]
     if tokens and not flags:
         return [f"{tokens[0]}: flags must start with --, got {tokens[0]!r}"]
-    return [f"{flag}: no such setting{_nearest(flag, known)}" for flag in flags]
+    return [_no_such(flag.removeprefix("--"), flag, known) for flag in flags]
 
 
 def _unreadable(error: UnreadableSetting) -> str:
@@ -140,9 +141,20 @@ def _unreadable(error: UnreadableSetting) -> str:
     return f"{found.group(1) if found else 'a flag'}: must be readable as JSON, got {text}"
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _no_such(setting: str, name: str, known: Sequence[str]) -> str:
+    """Refuses what is no setting, or no more.
+
+    Args:
+        setting: Its dotted name.
+        name: What was given for a name.
+        known: What might have been.
+    """
+    told = f"--{setting}" if name.startswith("--") else setting
+    if setting in GONE:
+        return f"{told}: {GONE[setting]}"
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; --help lists every setting"
+    remedy = f"did you mean {close[0]}?" if close else "--help lists every setting"
+    return f"{told}: no such setting; {remedy}"
 
 
 def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -190,7 +202,7 @@ def _problems(error: ValidationError, job: type[BaseModel]) -> list[str]:
             for part in path[:-1]:
                 section = section.model_fields[part].annotation
             known = list(section.model_fields)
-            problems.append(f"{where}: no such setting{_nearest(path[-1], known)}")
+            problems.append(_no_such(where, path[-1], known))
         elif isinstance(cause, ValueError):
             problems.append(f"{where}: {cause}")
         else:

@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
@@ -21,6 +20,12 @@ from pydantic import (
 from mlops.settings.wishes import Wish
 
 _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
+
+# Settings that there were, and what is said to who still gives them.
+GONE = {
+    "resources.cpu_workers": "is gone since 0.2, for such a study could not be told again; leave "
+    "it out, and set resources.gpus_per_worker to 0 to train on cores"
+}
 
 Auto = Literal["auto"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -215,11 +220,6 @@ class ResourceSettings(Section):
         "auto",
         description="GPUs a worker: 1, or a share such as 0.25, so that packs too small for a GPU "
         "share it; auto is 1 if there is one, else 0",
-    )
-    cpu_workers: NonNegativeInt | Auto = Field(
-        0,
-        description="more workers, without a GPU, beside those with one, with smaller packs; auto "
-        "is one a core of machines that have none",
     )
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",

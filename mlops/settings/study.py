@@ -223,16 +223,6 @@ class TuneSettings(StudySettings):
             raise SettingsError(problems)
         return value
 
-    @model_validator(mode="after")
-    def _pruned_by_packs(self) -> TuneSettings:
-        if self.pruning.eta is not None and self.resources.cpu_workers:
-            raise SettingsError(
-                "resources.cpu_workers: must be 0 with pruning.eta, got "
-                f"{self.resources.cpu_workers}; a trial is pruned by the pack that it is in, and "
-                "workers of two kinds make packs of any trials"
-            )
-        return self
-
     @property
     def search_space(self) -> SearchSpace:
         """The parsed search space."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 import ray.tune.tune as tune_module
@@ -22,6 +22,7 @@ from mlops.tracking.study.storage import checkpoint_folder
 from mlops.tuning.resuming import Before
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
+from mlops.tuning.search.proposals import Proposals
 from mlops.tuning.training.controller import PackController
 from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows, report_every
 from mlops.tuning.watching.ledger import Ledger
@@ -73,18 +74,19 @@ def search(
         InputError: A study that is resumed is not proposed as it was.
         TrackingError: If the study's run could not be made, or the record not be written.
     """
-    searcher = PackSearch(
+    proposals = Proposals(
         plan.space,
         plan.default,
-        max_evals=plan.max_evals,
-        packing=packing,
-        workers=workers.count,
-        gpus=workers.gpus,
-        beside=workers.beside,
         algorithm=plan.algorithm,
         initial_points=plan.initial_points,
         mode=METRICS[plan.metric],
         seed=plan.seed,
+    )
+    searcher = PackSearch(
+        proposals,
+        max_evals=plan.max_evals,
+        packing=packing,
+        workers=workers.count,
         recorded=before.to_keep,
         ends=before.ends,
         when_proposed=when_proposed,
@@ -95,27 +97,22 @@ def search(
         eta=plan.eta,
         min_epochs=plan.min_epochs,
         threads=max(1, int(workers.cpus)),
+        gpus=workers.gpus,
         precision=plan.precision,
         checkpoint_every=plan.checkpoint_every,
         checkpoints=checkpoint_folder(plan.storage, plan.name),
         timeout=plan.trial_timeout,
-        merit_version=packing.merit,
-        report_every=report_every(workers.count + workers.beside),
+        report_every=report_every(workers.count),
     )
-
-    def needs(pack: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": pack["gpus"]}])
-
+    needs = tune.PlacementGroupFactory([{"CPU": workers.cpus, "GPU": workers.gpus}])
     trainable = tune.with_parameters(PackTrial, rows=rows, options=options)
-    logger = StudyLogger(
-        study_run, plan.name, plan.metric, spool, before.trials, before.unsent, packing.merit
-    )
-    ledger = Ledger(plan.metric, plan.max_evals, before.trials, packing.merit)
+    logger = StudyLogger(study_run, plan.name, plan.metric, spool, before.trials, before.unsent)
+    ledger = Ledger(plan.metric, plan.max_evals, before.trials)
     if before.weights and ledger.best is not None:
         ledger.weights = {ledger.best.trial: before.weights}
     stop = Stop(ledger, deadline, plan.target)
     watch = Watch(stop, plan.trial_timeout, plan.no_worker_timeout, options.report_every)
-    _set_up_tune(workers.count + workers.beside)
+    _set_up_tune(workers.count)
     tune_module.TuneController = PackController
     with (
         tempfile.TemporaryDirectory(prefix="mlops-") as folder,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
-from mlops.nn.records import NO_MERIT, merit
+from mlops.nn.records import MERIT, NO_MERIT, merit
 from mlops.tracking.store.store import Store
 from mlops.tracking.study.record import (
     StudyRecord,
@@ -69,7 +69,7 @@ def recorded_study(store: Store, name: str | None) -> StudyRecord:
     """Finds the study to go on with: by name, or the last one.
 
     Raises:
-        InputError: There is none.
+        InputError: There is none, or it is of a kind that there is no more.
         TrackingError: The store cannot be asked.
     """
     record = find_study(store, name)
@@ -79,7 +79,31 @@ def recorded_study(store: Store, name: str | None) -> StudyRecord:
             f"study: must be on record in {store.display_uri} to be resumed, got none "
             f"({wanted} in experiment {store.experiment_name}); leave --resume out to begin it"
         )
-    return record
+    _check_merit(record)
+    return replace(record, settings=_without_gone(record))
+
+
+def _without_gone(record: StudyRecord) -> dict[str, Any]:
+    """Returns a study's settings without those that are gone and were not used."""
+    resources = dict(record.settings.get("resources", {}))
+    if resources.pop("cpu_workers", 0) != 0:
+        raise InputError(
+            "study: must have been begun without resources.cpu_workers to be resumed, got "
+            f"`{record.name}` of {record.settings['resources']['cpu_workers']}, and it is gone "
+            "since 0.2; begin another --study"
+        )
+    return {**record.settings, "resources": resources}
+
+
+def _check_merit(record: StudyRecord) -> None:
+    # The first version was not recorded.
+    version = record.packing.get("merit", 1)
+    if version != MERIT:
+        raise InputError(
+            f"study: must tell equal scores apart by version {MERIT} of the rule to be resumed, "
+            f"got `{record.name}` of version {version}; go on with it under the release that it "
+            "was begun with, or begin another --study"
+        )
 
 
 def check_same(record: StudyRecord, settings: Mapping[str, Any], max_evals: int) -> None:
@@ -125,9 +149,7 @@ def check_table(record: StudyRecord, digest: str, name: str) -> None:
         )
 
 
-def read_before(
-    record: StudyRecord, run: StudyRun, spool: Spool, metric: str, merit_version: int
-) -> Before:
+def read_before(record: StudyRecord, run: StudyRun, spool: Spool, metric: str) -> Before:
     """Gathers what was done of a study that this process holds, and goes on with its spool.
 
     Args:
@@ -135,7 +157,6 @@ def read_before(
         run: Its run.
         spool: What it has not sent.
         metric: What its trials are compared by.
-        merit_version: How equal scores are told apart, see `records.merit`.
 
     Raises:
         InputError: The spool cannot be written.
@@ -148,7 +169,7 @@ def read_before(
         print(problem, file=sys.stderr, flush=True)
     trials = read_trials(run.store, record.run_id)
     add_calls(trials, unsent)
-    best = _best(trials, metric, merit_version)
+    best = _best(trials, metric)
     weights = None if best is None else run.weights(best)
     # A best trial whose weights are lost is trained again; its record stays as it is.
     to_keep = {n: trial for n, trial in trials.items() if weights is not None or n != best}
@@ -156,10 +177,10 @@ def read_before(
     return Before(trials, to_keep, ends, without_interruptions(unsent), weights or b"")
 
 
-def _best(trials: Mapping[int, TrialRecord], metric: str, version: int) -> int | None:
+def _best(trials: Mapping[int, TrialRecord], metric: str) -> int | None:
     """Returns the best trial that has ended, duplicates left out."""
     merits = {
-        number: merit(metric, trial.result["metrics"], trial.result["best_epoch"], number, version)
+        number: merit(metric, trial.result["metrics"], trial.result["best_epoch"], number)
         for number, trial in trials.items()
         if trial.result is not None and trial.duplicate_of is None
     }

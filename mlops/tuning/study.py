@@ -63,7 +63,6 @@ class Plan:
         workers: Packs trained at the same time, or "auto".
         cpus_per_worker: Cores a worker.
         gpus_per_worker: GPUs a worker, or "auto".
-        cpu_workers: More workers, without a GPU, beside those with one, or "auto".
         precision: Of matrix products: float32, tf32 or bf16.
         max_failures: How often a pack whose worker died is started again.
         time_budget: Seconds after which the study is ended.
@@ -91,7 +90,6 @@ class Plan:
     workers: int | Literal["auto"] = "auto"
     cpus_per_worker: float = 1.0
     gpus_per_worker: float | Literal["auto"] = "auto"
-    cpu_workers: int | Literal["auto"] = 0
     precision: str = "float32"
     max_failures: int = 2
     time_budget: float | None = None
@@ -281,7 +279,6 @@ def _make_ready(
         plan.cpus_per_worker,
         plan.gpus_per_worker,
         at_most=packing.most_workers(plan.max_evals, plan.default, n_rows, n_features),
-        beside=plan.cpu_workers,
         may_grow=not connection.is_local,
     )
     if plan.precision == "tf32" and not workers.gpus:
@@ -371,7 +368,7 @@ def _begin(
         run = StudyRun.resume(store, ready.record, ready.parts, plan.max_evals, spool)
     made.set_result(run)
     try:
-        before = resuming.read_before(ready.record, run, spool, plan.metric, ready.packing.merit)
+        before = resuming.read_before(ready.record, run, spool, plan.metric)
         return made, before
     except BaseException as error:
         with suppress(TrackingError):
@@ -450,7 +447,6 @@ def _packing_of(plan: Plan, workers: machines.Workers, table: TableSize) -> Pack
         table=table,
         device="cuda" if workers.gpus else "cpu",
         memory=memory and int(memory * workers.gpus),
-        beside=workers.beside,
     )
 
 

@@ -76,22 +76,6 @@ class DelayedTrial(PackTrial):
         return super()._step()
 
 
-class TellingTrial(PackTrial):
-    """Trains on cores also where it has a GPU, as far as Ray knows, and tells which it had."""
-
-    def _choose_device(self, gpus: float) -> str:
-        return "cpu"
-
-    def setup(self, config: dict[str, Any], *given: Any, **named: Any) -> None:
-        super().setup(config, *given, **named)
-        self._place["device"] = f"{config['gpus']:g} GPUs"
-
-    def _step(self) -> dict[str, Any]:
-        # As cores would be beside a GPU; and that a pack takes its time.
-        time.sleep(0.5 if self._place["device"] == "0 GPUs" else 1.5)
-        return super()._step()
-
-
 class LeisurelyTrial(PackTrial):
     """Takes two seconds longer, so that machines can come and go meanwhile."""
 

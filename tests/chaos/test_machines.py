@@ -1,21 +1,18 @@
-"""Machines that join and leave in mid-study, and machines of two kinds."""
+"""Machines that join and leave in mid-study."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import time
-from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from chaos_harness import TRIALS, environment, start_with, table
+from chaos_harness import environment, start_with, table
 from servers import RayHead, free_port, ray_head, ray_node
-
-from mlops.tracking.store.store import open_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -50,29 +47,6 @@ def join(stack: ExitStack, head: RayHead, *flags: str) -> subprocess.Popen[bytes
     flags = ("--address", head.address, *flags)
     flags += ("--dashboard-agent-listen-port", str(free_port()))
     return stack.enter_context(ray_node(environment(**OPEN_TO_ALL), *flags))
-
-
-def test_large_packs_for_gpus_and_small_ones_for_cores(tmp_path: Path, uri: str) -> None:
-    with ExitStack() as stack:
-        head = stack.enter_context(ray_head(environment(**OPEN_TO_ALL), cpus=1))
-        join(stack, head, "--num-cpus", "1", "--num-gpus", "1")
-        place = {"RAY_ADDRESS": head.address, **OPEN_TO_ALL}
-        flags = ["--resources.cpu_workers", "1", "--resources.workers", "1"]
-        flags += ["--resources.gpus_per_worker", "1", "--pack_size", "16"]
-        driver = start_with("TellingTrial", tmp_path, *flags, **place)
-        stack.callback(driver.kill)
-        assert driver.process.wait(200) == 0, driver.said()
-    assert len(table(uri)) == TRIALS
-    store = open_store(uri)
-    tags = [
-        run.data.tags
-        for run in store.client.search_runs([store.experiment_id], "tags.trial LIKE '%'")
-    ]
-    sizes: dict[str, set[int]] = {}
-    for (device, _), size in Counter((tag["device"], tag["pack"]) for tag in tags).items():
-        sizes.setdefault(device, set()).add(size)
-    assert sizes["0 GPUs"] == {1}
-    assert max(sizes["1 GPUs"]) == 16
 
 
 def test_a_machine_joins_and_the_first_one_leaves(

@@ -236,36 +236,6 @@ def test_pruned_trials_are_told_apart(store: Store) -> None:
         assert (len(epochs) == 8) == (run.data.tags["outcome"] == "completed")
 
 
-def test_a_study_begun_before_keeps_its_order(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its run does not say which: equal scores went by number and by the first epoch then."""
-    flags = ["--data.sklearn", "iris", "--pack_size", 8, "--epochs", 80, "--pruning.eta", 2]
-    more = ["--max_evals", 16]
-    with monkeypatch.context() as before:
-        before.setattr("mlops.tuning.search.packing.MERIT", 1)
-        whole = study(*flags, *more, "--study", "old, at once")
-        begun = study(*flags, "--max_evals", 8, "--study", "old")
-    store.client.delete_tag(begun["run_id"], "merit")
-    extended = study(*flags, *more, "--study", "old", "--resume")
-    new = study(*flags, *more, "--study", "new")
-    assert store.client.get_run(new["run_id"]).data.tags["merit"] == "2"
-
-    def table(result: dict[str, Any]) -> list[Any]:
-        told = ("best_epoch", "best_val_accuracy", "val_loss")
-        return [
-            (run.data.tags["outcome"], run.data.tags.get("reason"), run.data.params,
-             [run.data.metrics[name] for name in told])
-            for run in children(store, result["run_id"])
-        ]  # fmt: skip
-
-    assert table(extended) == table(whole)
-    assert extended["best"]["trial"] == whole["best"]["trial"]
-    assert extended["val_loss"] == whole["val_loss"]
-    assert table(new) != table(whole)
-    assert new["val_loss"] < whole["val_loss"]
-
-
 @pytest.mark.parametrize("algorithm", ["optuna", "random"])
 def test_other_searchers(store: Store, algorithm: str) -> None:
     result = study("--max_evals", 5, "--pack_size", 2, "--search.algorithm", algorithm)

@@ -126,19 +126,12 @@ def unbalanced(n: int = 1600) -> Table:
     return Table(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :], 2)
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_equal_scores_at_a_rung(version: int) -> None:
+def test_equal_scores_at_a_rung() -> None:
     table, halving = unbalanced(), Halving(3, 2)
     rates = np.geomspace(3e-3, 8e-3, 9).tolist()
     members = [replace(MEMBERS[0], learning_rate=rate) for rate in rates]
-    training = PackTraining(
-        members,
-        Rows.on("cpu", *table),
-        seed=0,
-        numbers=range(20, 29),
-        halving=halving,
-        merit_version=version,
-    )
+    rows = Rows.on("cpu", *table)
+    training = PackTraining(members, rows, seed=0, numbers=range(20, 29), halving=halving)
     events = [event for part in training.events() for event in part]
     first = {e.trial: e for e in events if isinstance(e, EpochRecord) and e.epoch == 2}
     assert len({record.val_accuracy for record in first.values()}) == 1
@@ -146,12 +139,12 @@ def test_equal_scores_at_a_rung(version: int) -> None:
     lowest = sorted(first)[:3]
     surest = sorted(first, key=lambda number: first[number].val_loss)[:3]
     assert set(lowest) != set(surest)
-    assert first.keys() - stopped == set(lowest if version == 1 else surest)
+    assert first.keys() - stopped == set(surest)
     for result in (event for event in events if isinstance(event, TrialResult)):
         own = [e for e in events if isinstance(e, EpochRecord) and e.trial == result.trial]
         equal = [record for record in own if record.val_accuracy == result.score]
         surest_epoch = min(equal, key=lambda record: (record.val_loss, -record.epoch))
-        assert result.best_epoch == (equal[0] if version == 1 else surest_epoch).epoch
+        assert result.best_epoch == surest_epoch.epoch
 
 
 def test_a_pruned_trial_keeps_its_score_and_weights(noisy: Table) -> None:

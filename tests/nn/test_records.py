@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from mlops.nn.records import MERIT, METRICS, NO_MERIT, merit, reaches
+from mlops.nn.records import METRICS, NO_MERIT, merit, reaches
 
 # Name, accuracy, loss, epoch, trial: the best first.
 BY_ACCURACY = [
@@ -20,9 +20,9 @@ BY_ACCURACY = [
 ]
 
 
-def key(accuracy: float, loss: float, epoch: int, trial: int, **options: int) -> tuple[float, ...]:
+def key(accuracy: float, loss: float, epoch: int, trial: int) -> tuple[float, ...]:
     metrics = {"val_accuracy": accuracy, "val_loss": loss}
-    return merit("val_accuracy", metrics, epoch, trial, **options)
+    return merit("val_accuracy", metrics, epoch, trial)
 
 
 def test_score_then_loss_then_later_epoch_then_lower_number() -> None:
@@ -37,20 +37,12 @@ def test_of_equal_losses_the_later_epoch_and_then_the_lower_number() -> None:
         assert found == rows
 
 
-def test_the_first_version_is_by_score_then_number_then_earlier_epoch() -> None:
-    names = ["higher score", "lower number", "higher number", "later epoch", "lower loss"]
-    ranked = sorted(BY_ACCURACY, key=lambda row: key(*row[1:], version=1))
-    assert [row[0] for row in ranked] == [*names, "lower score"]
-    assert key(0.8, 0.1, 2, 5, version=1) < key(0.8, 0.1, 3, 5, version=1)
-
-
-@pytest.mark.parametrize("version", range(1, MERIT + 1))
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_never_wins(metric: str, value: float, version: int) -> None:
-    finite = merit(metric, {metric: 0.0, "val_loss": 1e30}, 1, 10**9, version)
-    broken = merit(metric, {"val_loss": 0.0, metric: value}, 9, 0, version)
-    assert finite < broken == NO_MERIT == merit(metric, {}, 0, 0, version)
+def test_what_is_not_finite_never_wins(metric: str, value: float) -> None:
+    finite = merit(metric, {metric: 0.0, "val_loss": 1e30}, 1, 10**9)
+    broken = merit(metric, {"val_loss": 0.0, metric: value}, 9, 0)
+    assert finite < broken == NO_MERIT == merit(metric, {}, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -44,24 +44,22 @@ BOTH = [CPUS_ALONE, TWO_GPUS, MANY_GPUS]
 @pytest.mark.parametrize(
     ("machines", "given", "expected"),
     [
-        ([CPUS_ALONE], {"count": "auto", "beside": "auto"}, (8, 0.0, 0)),
-        ([CPUS_ALONE], {"count": "auto", "at_most": 3}, (3, 0.0, 0)),
-        (BOTH, {"count": "auto"}, (6, 1.0, 0)),
-        (BOTH, {"count": "auto", "beside": "auto"}, (6, 1.0, 8)),  # not on machines with GPUs
-        (BOTH, {"count": "auto", "beside": "auto", "at_most": 9}, (6, 1.0, 3)),
-        (BOTH, {"count": 2, "beside": "auto", "at_most": 1}, (2, 1.0, 0)),
-        (BOTH, {"count": 2, "gpus": 0.5, "beside": 5}, (2, 0.5, 5)),
-        (BOTH, {"count": "auto", "gpus": 0.0}, (20, 0.0, 0)),
-        ([TWO_GPUS], {"count": 2, "beside": 4, "may_grow": True}, (2, 1.0, 4)),
-        ([], {"count": 8, "gpus": 1.0, "beside": 4, "may_grow": True}, (8, 1.0, 4)),
+        ([CPUS_ALONE], {"count": "auto"}, (8, 0.0)),
+        ([CPUS_ALONE], {"count": "auto", "at_most": 3}, (3, 0.0)),
+        (BOTH, {"count": "auto"}, (6, 1.0)),
+        (BOTH, {"count": 2, "at_most": 1}, (2, 1.0)),
+        (BOTH, {"count": 2, "gpus": 0.5}, (2, 0.5)),
+        (BOTH, {"count": "auto", "gpus": 0.0}, (20, 0.0)),
+        ([TWO_GPUS], {"count": 4, "may_grow": True}, (4, 1.0)),
+        ([], {"count": 8, "gpus": 1.0, "may_grow": True}, (8, 1.0)),
     ],
 )
 def test_machines_are_divided(
-    machines: list[dict[str, float]], given: dict[str, Any], expected: tuple[int, float, int]
+    machines: list[dict[str, float]], given: dict[str, Any], expected: tuple[int, float]
 ) -> None:
-    count, gpus, beside = expected
+    count, gpus = expected
     options = {"cpus": 1.0, "gpus": "auto", "at_most": 100, **given}
-    assert workers(machines, **options) == Workers(count, 1.0, gpus, beside)
+    assert workers(machines, **options) == Workers(count, 1.0, gpus)
 
 
 @pytest.mark.parametrize(
@@ -74,12 +72,7 @@ def test_machines_are_divided(
             {"count": 1, "gpus": 1.0},
             "resources: 1 workers of 1 cores and 1 GPUs must",
         ),
-        ([TWO_GPUS], {"count": 2, "beside": 1}, "resources: 1 workers of 1 cores and 0 GPUs must"),
-        (
-            [CPUS_ALONE],
-            {"count": 2, "beside": 1},
-            r"resources\.cpu_workers: must be beside .* got 1",
-        ),
+        ([TWO_GPUS], {"count": 3}, "resources: 3 workers of 1 cores and 1 GPUs must"),
     ],
 )
 def test_workers_that_do_not_fit_are_refused(

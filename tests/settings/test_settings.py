@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import SettingsError
 from mlops.settings import flags as read_flags
-from mlops.settings.sections import ResourceSettings, Section, SyntheticSettings
+from mlops.settings.sections import GONE, ResourceSettings, Section, SyntheticSettings
 from mlops.settings.serving import PredictSettings
 from mlops.settings.setup import GenerateDataSettings, InitMlflowSettings
 from mlops.settings.study import TrainSettings, TuneSettings
@@ -536,12 +537,22 @@ def test_help_comes_before_any_complaint(capsys: pytest.CaptureFixture[str]) -> 
     assert "--max_evals" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("workers", ["auto", "3"])
-def test_pruning_wants_packs_of_one_kind(workers: str) -> None:
-    flags = ["--pruning.eta", "3", "--resources.cpu_workers"]
-    with pytest.raises(SettingsError, match=rf"resources\.cpu_workers: .*eta, got {workers}; "):
-        load("tune", *flags, workers)
-    assert load("tune", *flags, "0").pruning.eta == 3
+@pytest.mark.parametrize("value", ["0", "3", "auto"])
+@pytest.mark.parametrize("name", ["train", "tune"])
+@pytest.mark.parametrize("setting", GONE)
+def test_a_setting_that_is_gone_is_refused_wherever_it_is_given(
+    setting: str, name: str, value: str
+) -> None:
+    section, _, key = setting.rpartition(".")
+    text = f"{section}: {{{key}: {value}}}"
+    by_flag, by_flag_and_sign, by_file = (
+        problems_of(name, f"--{setting}", value),
+        problems_of(name, f"--{setting}={value}"),
+        problems_of(name, text=text),
+    )
+    assert by_flag == by_flag_and_sign == [f"--{problem}" for problem in by_file]
+    [problem] = by_file
+    assert re.fullmatch(rf"{setting}: is gone since [\d.]+, .*; leave it out.*", problem)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlops.errors import InputError
+from mlops.nn.records import MERIT
 from mlops.tracking.store import lease
 from mlops.tracking.store.store import Store, open_store
 from mlops.tracking.study import study_run
 from mlops.tracking.study.spool import Spool
 
-PACKING = {"pack_size": 2, "packs_in_flight": 3, "packs_a_gpu": 4}
+PACKING = {"pack_size": 2, "packs_in_flight": 3, "merit": MERIT}
 REFUSED = 2
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.device.passes import Rows
 from mlops.nn.group import Run, Task
-from mlops.nn.records import MERIT, METRICS, EpochRecord, Outcome, TrialResult, merit
+from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult, merit
 from mlops.nn.training import PackTraining
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.record import TrialRecord
@@ -65,27 +65,24 @@ def report_of(result: TrialResult) -> dict[str, Any]:
     return {"records": [], "results": [fields], "best": best}
 
 
-@pytest.mark.parametrize("version", range(1, MERIT + 1))
 @pytest.mark.parametrize("metric", METRICS)
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), numbers=st.permutations(range(3, 9)))
 def test_all_that_is_ranked_is_in_one_order(
-    tmp_path: Path, metric: str, version: int, data: st.DataObject, numbers: list[int]
+    tmp_path: Path, metric: str, data: st.DataObject, numbers: list[int]
 ) -> None:
     def key(record: EpochRecord) -> tuple[float, ...]:
-        return merit(metric, record.metrics, record.epoch, record.trial, version)
+        return merit(metric, record.metrics, record.epoch, record.trial)
 
     told = {n: records_of(n, data.draw(epochs)) for n in sorted(numbers)}
     best = {n: min(records, key=key) for n, records in told.items()}
     expected = sorted(best, key=lambda n: key(best[n]))
 
     # A member's best epoch, and who goes on at a rung.
-    task = Task(ROWS, 0, metric, merit_version=version)
-    training = PackTraining(
-        [DEFAULT] * len(told), ROWS, seed=0, numbers=numbers, metric=metric, merit_version=version
-    )
+    task = Task(ROWS, 0, metric)
+    training = PackTraining([DEFAULT] * len(told), ROWS, seed=0, numbers=numbers, metric=metric)
     next(training.events())  # so that there are weights to leave with
     runs: list[Run] = [run for group in training._groups for run in group.runs]
     for run in runs:
@@ -101,13 +98,13 @@ def test_all_that_is_ranked_is_in_one_order(
     # The best of a pack; the table, and what is kept of it, in whatever order trials end.
     results = {n: result_of(best[n], metric, len(told[n])) for n in numbers}
     worker = PackTrial.__new__(PackTrial)
-    worker._options = PackOptions(0, metric, None, 1, 1, merit_version=version)
+    worker._options = PackOptions(0, metric, None, 1, 1)
     worker._told, worker._settled, worker._place = Told(), frozenset(), {}
-    table = Ledger(metric, len(told), merit_version=version)
+    table = Ledger(metric, len(told))
     nowhere: Future[Any] = Future()
     nowhere.set_exception(OSError("no store"))
     spool = Spool(tmp_path / "study")
-    logger = StudyLogger(nowhere, "study", metric, spool, merit_version=version)
+    logger = StudyLogger(nowhere, "study", metric, spool)
     members = [{"number": n, "params": {}, "duplicate_of": None} for n in numbers]
     pack: Any = Pack({"pack": 0, "trials": members, "settled": []})
     table.on_trial_start(trial=pack)
@@ -127,7 +124,7 @@ def test_all_that_is_ranked_is_in_one_order(
     on_record = {
         n: TrialRecord({}, result=report_of(result)["results"][0]) for n, result in results.items()
     }
-    resumed = Ledger(metric, len(told), on_record, version)
+    resumed = Ledger(metric, len(told), on_record)
     assert [row.trial for row in resumed.leaders(len(told))] == expected
     assert resumed.best is resumed.rows[first]
-    assert resuming._best(on_record, metric, version) == first
+    assert resuming._best(on_record, metric) == first

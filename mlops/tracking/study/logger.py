@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 
-from mlops.nn.records import MERIT, NO_MERIT, Outcome, TrialResult, merit
+from mlops.nn.records import NO_MERIT, Outcome, TrialResult, merit
 from mlops.tracking.study.record import TrialRecord
 from mlops.tracking.study.spool import Call, Spool
 from mlops.tracking.study.writer import RunWriter
@@ -37,7 +37,6 @@ class StudyLogger(MLflowLoggerCallback):
         spool: Where the record is kept until it is sent.
         trials: What is on record of a study that is resumed.
         unsent: What its last driver may not have sent.
-        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     def __init__(
@@ -48,11 +47,10 @@ class StudyLogger(MLflowLoggerCallback):
         spool: Spool | None = None,
         trials: Mapping[int, TrialRecord] = MappingProxyType({}),
         unsent: Iterable[Call] = (),
-        merit_version: int = MERIT,
     ) -> None:
         super().__init__()
         self._writer = RunWriter(parent, {"study": study}, spool, trials, unsent)
-        self._metric, self._merit_version = metric, merit_version
+        self._metric = metric
         self._seconds = 0.0
         self._epochs: dict[int, int] = {}
         self._open: set[int] = set()
@@ -151,8 +149,7 @@ class StudyLogger(MLflowLoggerCallback):
                     self._writer.keep_weights(number, result["best"]["weights"])
 
     def _merit(self, number: int, ended: Mapping[str, Any]) -> tuple[float, ...]:
-        metrics, epoch = ended["metrics"], ended["best_epoch"]
-        return merit(self._metric, metrics, epoch, number, self._merit_version)
+        return merit(self._metric, ended["metrics"], ended["best_epoch"], number)
 
     def _end(self, result: Mapping[str, Any]) -> None:
         number = result["trial"]

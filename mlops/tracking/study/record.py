@@ -21,7 +21,7 @@ RESULT_TAG = "result"
 SO_FAR_TAG = "result_so_far"
 # Only a study's own run has it, and has it last: with it the run counts as a study.
 PACKING_TAG = "packs_in_flight"
-_PACKING = ("pack_size", PACKING_TAG, "packs_a_gpu", "merit")
+_PACKING = ("pack_size", PACKING_TAG, "merit")
 ENDS_TAG = "max_evals"
 
 

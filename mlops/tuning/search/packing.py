@@ -27,8 +27,6 @@ ELEMENTS_A_WORKER = {"cpu": 24 * 2**20, "cuda": 2**30}
 MEMORY_SHARE = 0.7
 # Work, one trial after another, that is worth starting a worker for: that takes 5 s of a core.
 SECONDS_A_WORKER = 10.0
-# A worker with a GPU trains this many packs as one where others train beside it on cores.
-PACKS_A_GPU = 16
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,12 @@ class Packing:
         pack_size: Trials a pack.
         packs_in_flight: L: pack n is proposed from the results of packs up to n - L only, whatever
             else has finished, so that timing does not change the search.
-        packs_a_gpu: Packs that a worker with a GPU trains as one where others, without any, train
-            beside it; which of them trains a pack is left to chance.
-        merit: The version of `records.merit`. Studies on record without one have the first.
+        merit: The version of `records.merit`.
     """
 
     pack_size: int
     packs_in_flight: int
-    packs_a_gpu: int = 1
-    merit: int = 1
+    merit: int = MERIT
 
 
 def choose(
@@ -59,7 +54,6 @@ def choose(
     table: TableSize,
     device: Literal["cpu", "cuda"],
     memory: int | None = None,
-    beside: int = 0,
 ) -> Packing:
     """Chooses the division of a study.
 
@@ -72,7 +66,6 @@ def choose(
         device: Where packs train.
         memory: Bytes that a worker may take of its GPU, the smallest one's where they differ; None
             where that is not known.
-        beside: More workers, without a GPU, beside those with one; of these is `pack_size`, then.
 
     Raises:
         InputError: The table does not fit a worker's GPU.
@@ -80,12 +73,7 @@ def choose(
     if pack_size == "auto":
         pack_size = _pays(max_evals, workers, widest, table, device, memory)
     # One or more packs wait proposed, so that a worker never waits for the searcher.
-    in_flight = workers + max(1, workers // 2)
-    if not beside:
-        return Packing(pack_size, in_flight, merit=MERIT)
-    small = max(1, pack_size // PACKS_A_GPU)
-    packs_a_gpu = pack_size // small
-    return Packing(small, in_flight * packs_a_gpu + beside, packs_a_gpu, MERIT)
+    return Packing(pack_size, workers + max(1, workers // 2))
 
 
 def most_workers(max_evals: int, trial: Hyperparameters, n_rows: int, n_features: int) -> int:

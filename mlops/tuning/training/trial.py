@@ -61,8 +61,7 @@ class PackOptions:
         eta: Prune to 1/eta at rungs; None for no pruning.
         min_epochs: The first rung.
         threads: Threads of a worker.
-        device: Where packs train.
-        gpu_share: What part of its GPU's memory a worker may take.
+        gpus: What part of a GPU a worker has, and of its memory; it trains on cores with 0.
         precision: Of matrix products, a name in `precision.DTYPES`.
         checkpoint_every: Seconds from one checkpoint of a pack to the next; None for one only when
             the study stops.
@@ -70,7 +69,6 @@ class PackOptions:
             for none.
         timeout: Seconds that a worker may go without an epoch before it is ended; None for ever.
         report_every: Seconds from one report of a pack to the next.
-        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     seed: int
@@ -78,12 +76,12 @@ class PackOptions:
     eta: int | None
     min_epochs: int
     threads: int
+    gpus: float = 0.0
     precision: str = "float32"
     checkpoint_every: float | None = None
     checkpoints: str | None = None
     timeout: float | None = None
     report_every: float = REPORT_SECONDS
-    merit_version: int = MERIT
 
 
 class PackTrial(tune.Trainable):
@@ -112,10 +110,10 @@ class PackTrial(tune.Trainable):
         import torch
 
         torch.set_num_threads(options.threads)
-        self._device = self._choose_device(config["gpus"])
+        self._device = self._choose_device(options.gpus)
         if self._device == "cuda":
             # So that it runs short itself, and takes smaller packs, before its neighbours do.
-            torch.cuda.set_per_process_memory_fraction(config["gpus"])
+            torch.cuda.set_per_process_memory_fraction(options.gpus)
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
         self._n_classes = rows.n_classes
         self._options = options
@@ -186,7 +184,6 @@ class PackTrial(tune.Trainable):
             metric=options.metric,
             halving=Halving(options.eta, options.min_epochs) if options.eta else None,
             precision=options.precision,
-            merit_version=options.merit_version,
             snapshot=snapshot,
         )
         for events in training.events():
@@ -203,7 +200,7 @@ class PackTrial(tune.Trainable):
         return {
             "seed": options.seed,
             "metric": options.metric,
-            "merit": options.merit_version,
+            "merit": MERIT,
             "eta": options.eta,
             "min_epochs": options.min_epochs,
             "device": self._device,
@@ -302,10 +299,7 @@ class PackTrial(tune.Trainable):
         """Sorts the better trials first, as the ledger does."""
         if result is None:
             return NO_MERIT
-        metrics, epoch = result.metrics, result.best_epoch
-        return merit(
-            self._options.metric, metrics, epoch, result.trial, self._options.merit_version
-        )
+        return merit(self._options.metric, result.metrics, result.best_epoch, result.trial)
 
 
 def _empty_report() -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.nn.records import MERIT, NO_MERIT, Outcome, merit
+from mlops.nn.records import NO_MERIT, Outcome, merit
 from mlops.tracking.study.logger import failure_reason, is_tried_in_parts, trained
 from mlops.tracking.study.record import TrialRecord
 
@@ -53,7 +53,6 @@ class Ledger(Callback):
         metric: The study's metric.
         max_evals: Trials of the study.
         trials: What is on record of a study that is resumed.
-        merit_version: How equal scores are told apart, see `records.merit`.
     """
 
     def __init__(
@@ -61,10 +60,8 @@ class Ledger(Callback):
         metric: str,
         max_evals: int,
         trials: Mapping[int, TrialRecord] = MappingProxyType({}),
-        merit_version: int = MERIT,
     ) -> None:
         self.metric, self.max_evals = metric, max_evals
-        self._merit_version = merit_version
         self.rows: dict[int, Row] = {}
         self.best: Row | None = None
         self.weights: dict[int, bytes] = {}
@@ -182,7 +179,7 @@ class Ledger(Callback):
 
     def _merit(self, row: Row) -> tuple[float, ...]:
         """Sorts the better trials first."""
-        return merit(self.metric, row.metrics, row.best_epoch, row.trial, self._merit_version)
+        return merit(self.metric, row.metrics, row.best_epoch, row.trial)
 
 
 def _row(number: int, trial: TrialRecord) -> Row:

@@ -16,6 +16,7 @@ from dying import PACKING, REFUSED, create, create_and_die, processes
 
 from mlops.data.versions import RELEASE
 from mlops.errors import InputError
+from mlops.nn.records import MERIT
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 from mlops.tracking.store.lease import DriverTag, Lease
@@ -175,6 +176,37 @@ def test_a_study_whose_table_was_read_or_split_otherwise_is_refused(
     sqlite_store.client.set_tag(made.run_id, name, "3")
     sqlite_store.client.set_tag(made.run_id, RELEASE_TAG, "0.7")
     with pytest.raises(InputError, match=r"of release 0\.7; go on with it under release 0\.7, or"):
+        resumed_settings(sqlite_store, "one")
+
+
+@pytest.mark.parametrize("version", [None, 1, MERIT + 1])
+def test_a_study_whose_equal_scores_were_told_apart_otherwise_is_refused(
+    version: int | None, sqlite_store: Store, tmp_path: Path
+) -> None:
+    """Its best trial, and who was pruned, would be others; the first version is not on record."""
+    made = create(sqlite_store, "one", BEGUN.model_dump(), tmp_path)
+    made.end()
+    assert resumed_settings(sqlite_store, "one").seed == BEGUN.seed
+    sqlite_store.client.delete_tag(made.run_id, "merit")
+    if version is not None:
+        sqlite_store.client.set_tag(made.run_id, "merit", str(version))
+    told = rf"^study: must tell equal scores .* got `one` of version {version or 1}; .*--study$"
+    with pytest.raises(InputError, match=told):
+        resumed_settings(sqlite_store, "one")
+
+
+@pytest.mark.parametrize("number", [0, 3, "auto"])
+def test_a_study_that_used_what_is_gone_is_refused_and_others_go_on(
+    number: int | str, sqlite_store: Store, tmp_path: Path
+) -> None:
+    begun = BEGUN.model_dump()
+    begun["resources"]["cpu_workers"] = number
+    create(sqlite_store, "one", begun, tmp_path).end()
+    if number == 0:
+        assert resumed_settings(sqlite_store, "one").resources == BEGUN.resources
+        return
+    told = rf"^study: must have been begun without resources\.cpu_workers .* `one` of {number}, .*;"
+    with pytest.raises(InputError, match=told):
         resumed_settings(sqlite_store, "one")
 
 

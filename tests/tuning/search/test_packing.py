@@ -91,21 +91,6 @@ def test_a_number_is_taken_as_it_is(
     assert divide(pack_size, max_evals, widest=widest).pack_size == pack_size
 
 
-@pytest.mark.parametrize("pack_size", [1, 3, 8, 16, 100, 256])
-@pytest.mark.parametrize("workers", [1, 2, 8])
-@pytest.mark.parametrize("beside", [1, 32])
-def test_small_packs_beside_large_ones(pack_size: int, workers: int, beside: int) -> None:
-    options: dict[str, Any] = {"max_evals": 10_000, "workers": workers, "widest": NARROW}
-    options |= {"table": TABLE, "device": "cuda"}
-    alike = choose(pack_size, **options)
-    mixed = choose(pack_size, beside=beside, **options)
-    assert (alike.pack_size, alike.packs_a_gpu) == (pack_size, 1)
-    assert 0.9 * pack_size < mixed.pack_size * mixed.packs_a_gpu <= pack_size
-    assert mixed.packs_a_gpu >= min(16, pack_size)
-    large, small = alike.packs_in_flight * mixed.packs_a_gpu, beside
-    assert mixed.packs_in_flight == large + small
-
-
 @pytest.mark.parametrize(
     ("narrower", "wider"),
     [

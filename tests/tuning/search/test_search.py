@@ -16,7 +16,8 @@ from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
 from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.search.packing import Packing
-from mlops.tuning.search.packs import SEARCHERS, WORST, PackSearch
+from mlops.tuning.search.packs import PackSearch
+from mlops.tuning.search.proposals import SEARCHERS, WORST, Proposals
 
 ALGORITHMS = ("hyperopt", "optuna", "random")
 DEFAULT = Hyperparameters()
@@ -55,16 +56,16 @@ def bowl(params: Params) -> float:
 def make(
     space: SearchSpace | None = SPACE,
     *,
-    algorithm: str = "hyperopt",
     max_evals: int = 24,
     packing: Packing = PACKS_OF_3,
     default: Hyperparameters = DEFAULT,
+    kind: type[PackSearch] = PackSearch,
     **options: Any,
 ) -> PackSearch:
+    how = {"algorithm", "initial_points", "mode", "seed"} & options.keys()
+    proposals = Proposals(space, default, **{name: options.pop(name) for name in how})
     options = {"workers": packing.packs_in_flight, **options}
-    return PackSearch(
-        space, default, max_evals=max_evals, packing=packing, algorithm=algorithm, **options
-    )
+    return kind(proposals, max_evals=max_evals, packing=packing, **options)
 
 
 def report_of(pack: Params, score: Score) -> Params:
@@ -207,17 +208,14 @@ def test_telling_early_would_change_the_search(algorithm: str) -> None:
             pack = self._under_way[trial_id]
             super().on_trial_complete(trial_id, *rest, **named)
             for member in pack["trials"]:
-                self._tell(member["number"])
+                self._proposals.tell(member["number"], self._scores)
 
         def _tell_up_to(self, last: int) -> bool:
             return self._ended.issuperset(range((last + 1) * self._packing.pack_size))
 
     options: dict[str, Any] = {"max_evals": 36, "packing": Packing(3, 3), "initial_points": 5}
-    options["workers"] = 3
-    studies = [
-        drive(Eager(SPACE, DEFAULT, algorithm=algorithm, **options), order=random.Random(shuffle))
-        for shuffle in range(4)
-    ]
+    options |= {"workers": 3, "algorithm": algorithm, "kind": Eager}
+    studies = [drive(make(**options), order=random.Random(shuffle)) for shuffle in range(4)]
     assert any(study != studies[0] for study in studies)
 
 
@@ -460,71 +458,6 @@ def test_an_extended_study_keeps_the_packs_that_its_end_had_cut() -> None:
     assert numbers == [[10, 11], [12, 13, 14, 15], [16]]
     assert [pack["pack"] for pack in extended] == [2, 3, 4]
     assert trials_of(extended) == trials_of(drive(make(max_evals=17, **options)))[10:]
-
-
-SMALL_AND_LARGE = Packing(2, 14, packs_a_gpu=4)
-
-
-@pytest.mark.parametrize("algorithm", ["hyperopt", "optuna"])
-def test_who_trains_a_pack_does_not_change_the_search(algorithm: str) -> None:
-    options: dict[str, Any] = {"algorithm": algorithm, "max_evals": 61, "initial_points": 5}
-    alike = drive(make(packing=Packing(2, 14), **options))
-    by_chance = set()
-    for shuffle in range(6):
-        mixed = make(packing=SMALL_AND_LARGE, workers=2, gpus=0.5, beside=3, **options)
-        packs = drive(mixed, order=random.Random(shuffle))
-        ordered = sorted(trials_of(packs), key=lambda trial: trial["number"])
-        assert ordered == trials_of(alike)
-        sizes = {gpus: {len(p["trials"]) for p in packs if p["gpus"] == gpus} for gpus in (0.5, 0)}
-        assert max(sizes[0.5]) == 8
-        assert max(sizes[0]) == 2
-        by_chance.add(str(packs))
-    assert len(by_chance) > 1
-
-
-def test_workers_of_both_kinds_have_no_more_than_they_can_train() -> None:
-    search = make(max_evals=100, packing=SMALL_AND_LARGE, workers=2, gpus=1.0, beside=3)
-    packs = []
-    while isinstance(pack := search.suggest(f"trial-{len(packs)}"), dict):
-        packs.append(pack)
-    assert [(pack["gpus"], pack["pack"], len(pack["trials"])) for pack in packs] == [
-        (1.0, 0, 8), (1.0, 4, 8), (0.0, 8, 2), (0.0, 9, 2), (0.0, 10, 2)
-    ]  # fmt: skip
-    search.on_trial_complete("trial-3", report_of(packs[3], bowl))
-    assert search.suggest("next")["gpus"] == 0.0
-    search.on_trial_complete("trial-0", report_of(packs[0], bowl))
-    # Three packs had been proposed by then; the fourth depends on pack 1 of the first eight.
-    large = search.suggest("large")
-    assert (large["gpus"], large["pack"], len(large["trials"])) == (1.0, 12, 8)
-
-
-@pytest.mark.parametrize(("seconds", "goes_on"), [(0.5, True), (1.0, True), (1.5, False)])
-def test_a_core_that_would_make_gpus_wait_gets_no_more(
-    seconds: float, goes_on: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options: dict[str, Any] = {"workers": 1, "gpus": 1.0, "beside": 1}
-    search = make(max_evals=100, packing=SMALL_AND_LARGE, ends=[11], **options)
-    large, small = search.suggest("large"), search.suggest("small")
-    search.on_trial_complete("large", report_of(large, bowl))
-    next_one = search.suggest("cut")
-    assert (next_one["gpus"], len(next_one["trials"])) == (1.0, 6)
-    search.on_trial_complete("cut", {**report_of(next_one, bowl), "time_total_s": 0.1})
-    search.on_trial_complete("small", {**report_of(small, bowl), "time_total_s": seconds})
-    assert search.suggest("large again")["gpus"] == 1.0
-    assert (search.suggest("small again") is not None) == goes_on
-    assert (
-        "cores get no more packs: one took 1.5 s for its, a GPU 1.0 s" in capsys.readouterr().err
-    ) != goes_on
-
-
-def test_trials_of_a_large_pack_that_dies_are_tried_by_anybody() -> None:
-    search = make(max_evals=16, packing=SMALL_AND_LARGE, workers=1, gpus=1.0, beside=1)
-    large, small = search.suggest("large"), search.suggest("small")
-    search.on_trial_complete("large", error=True)
-    search.on_trial_complete("small", report_of(small, bowl))
-    alone = [search.suggest("alone, on a GPU"), search.suggest("alone, on a core")]
-    assert [pack["gpus"] for pack in alone] == [1.0, 0.0]
-    assert [pack["trials"] for pack in alone] == [[trial] for trial in large["trials"][:2]]
 
 
 def test_what_is_not_proposed_as_before_is_refused() -> None:

@@ -22,6 +22,7 @@ from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.search import tpe
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
+from mlops.tuning.search.proposals import Proposals
 from mlops.tuning.search.searchers import SCORE, SEARCHERS, ask, domains_of
 from mlops.tuning.search.tpe import BEST, CANDIDATES, PackHyperOptSearch
 
@@ -320,9 +321,8 @@ def test_timing_does_not_change_a_long_search(
 
     def run(order: random.Random | None) -> list[Params]:
         packing = Packing(6, 3)
-        search = PackSearch(
-            space, DEFAULT, max_evals=120, packing=packing, workers=3, algorithm="short"
-        )
+        proposals = Proposals(space, DEFAULT, algorithm="short")
+        search = PackSearch(proposals, max_evals=120, packing=packing, workers=3)
         packs: list[Params] = []
         under_way: list[int] = []
         while (pack := search.suggest(f"pack-{len(packs)}")) != Searcher.FINISHED or under_way:
@@ -349,10 +349,11 @@ def test_an_extended_long_search_is_the_one_asked_for_at_once(
 ) -> None:
     """Wherever the first one ended, within a pack and within the points of one model."""
     use_short_memory(SPACE, monkeypatch)
-    options: dict[str, Any] = {"packing": Packing(6, 2), "workers": 1, "algorithm": "short"}
 
-    def run(search: PackSearch) -> list[Params]:
-        trials = []
+    def run(**options: Any) -> list[Params]:
+        proposals, trials = Proposals(SPACE, DEFAULT, algorithm="short"), []
+        search = PackSearch(proposals, packing=Packing(6, 2), workers=1, **options)
+        assert not proposed
         while isinstance(pack := search.suggest("pack"), dict):
             trials += pack["trials"]
             trained = [t for t in pack["trials"] if t["duplicate_of"] is None]
@@ -360,8 +361,8 @@ def test_an_extended_long_search_is_the_one_asked_for_at_once(
             search.on_trial_complete("pack", {"scores": scores})
         return trials
 
-    at_once = run(PackSearch(SPACE, DEFAULT, max_evals=60, **options))
-    first = run(PackSearch(SPACE, DEFAULT, max_evals=end, **options))
+    proposed: list[str] = []
+    at_once, first = run(max_evals=60), run(max_evals=end)
     assert first == at_once[:end]
     recorded = {
         trial["number"]: TrialRecord(
@@ -371,18 +372,13 @@ def test_an_extended_long_search_is_the_one_asked_for_at_once(
         )
         for trial in first
     }
-    proposed: list[str] = []
-    extended = PackSearch(
-        SPACE,
-        DEFAULT,
+    extended = run(
         max_evals=60,
         recorded=recorded,
         ends=[end],
         when_proposed=lambda: proposed.append("all"),
-        **options,
     )
-    assert not proposed
-    assert run(extended) == at_once[end:]
+    assert extended == at_once[end:]
     assert proposed == ["all"]
 
 

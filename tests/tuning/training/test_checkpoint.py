@@ -68,7 +68,7 @@ def config(pack: int = 2, members: dict[int, Hyperparameters] = MEMBERS) -> dict
         {"number": number, "params": member.to_dict(), "duplicate_of": None}
         for number, member in members.items()
     ]
-    return {"pack": pack, "trials": trials, "settled": [], "gpus": 0.0}
+    return {"pack": pack, "trials": trials, "settled": []}
 
 
 def worker(

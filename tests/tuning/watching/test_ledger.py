@@ -57,7 +57,7 @@ def pack(
         }
         for trial in trials
     ]
-    return Pack({"pack": number, "trials": members, "settled": [], "gpus": 0.0}, error_file)
+    return Pack({"pack": number, "trials": members, "settled": []}, error_file)
 
 
 def records(trial: int, *epochs: int) -> list[Report]:
@@ -465,9 +465,9 @@ def trained(
     x = (rng.normal(size=(120, 4)) * 0.1 + y[:, None] * 4 - 2).astype(np.float32)
     monkeypatch.setattr("mlops.tuning.training.trial.ray.get", lambda rows: rows)
     rows: Any = (x[:80], y[:80], x[80:], y[80:])
-    one = Pack({"pack": 0, "trials": members, "settled": list(settled), "gpus": gpus})
+    one = Pack({"pack": 0, "trials": members, "settled": list(settled)})
     worker = PackTrial.__new__(PackTrial)
-    options = PackOptions(0, "val_accuracy", None, min_epochs=5, threads=1, report_every=every)
+    options = PackOptions(0, "val_accuracy", None, 5, threads=1, gpus=gpus, report_every=every)
     worker.setup(one.config, SharedRows(rows, 2), options)
     reports = [worker.step()]
     while not reports[-1]["done"]:
