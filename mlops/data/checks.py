@@ -84,28 +84,12 @@ def check_table(
         wishes: What the user says of columns, by name or pattern.
     """
     wishes = wishes or {}
-    frame = raw.frame
-    problems = [] if target in frame else [_no_target(target, list(frame))]
-    names = [str(name) for name in frame if name != target]
-    n_rows = len(frame)
-    if not names:
-        problems.append(
-            f"a table must have a column besides target `{target}`, got none; add features, and "
-            "check that commas separate the cells"
-        )
-    if n_rows == 0:
-        problems.append("a table must have rows, got none below its header; add rows")
-    if problems:
+    names = [str(name) for name in raw.frame if name != target]
+    n_rows = len(raw.frame)
+    if problems := _problems_of_shape(raw.frame, target):
         return CheckedTable(pd.DataFrame(index=range(n_rows)), _NOTHING, [], problems)
-    meant = [*names, *([target] if wishes.get(target) == "categorical" else [])]
-    unfit = [pattern for pattern in wishes if not any(fits(name, pattern) for name in meant)]
-    problems = [
-        f"`data.columns`, `drop` and `keep` must name feature columns, got `{pattern}`, which fits "
-        f"none; {nearest(pattern, names)}"
-        for pattern in unfit
-    ]
+    problems = _unfit(wishes, names, target)
     dropped = [name for name in names if wish_for(name, wishes) == "drop"]
-    del frame
     # Text takes more room than what is read of it, so a column is let go once it is read.
     arrays = raw.give_columns()
     found, unusable = _read_target(
@@ -134,6 +118,29 @@ def check_table(
         (*notes, *told, *found.notes),
         tuple(column for column in columns if column.reading.name in same),
     )
+
+
+def _problems_of_shape(frame: pd.DataFrame, target: str) -> list[str]:
+    problems = [] if target in frame else [_no_target(target, list(frame))]
+    if not any(name != target for name in frame):
+        problems.append(
+            f"a table must have a column besides target `{target}`, got none; add features, and "
+            "check that commas separate the cells"
+        )
+    if len(frame) == 0:
+        problems.append("a table must have rows, got none below its header; add rows")
+    return problems
+
+
+def _unfit(wishes: Mapping[str, Wish], names: list[str], target: str) -> list[str]:
+    """Tells of wishes that fit no column."""
+    meant = [*names, *([target] if wishes.get(target) == "categorical" else [])]
+    return [
+        f"`data.columns`, `drop` and `keep` must name feature columns, got `{pattern}`, which fits "
+        f"none; {nearest(pattern, names)}"
+        for pattern in wishes
+        if not any(fits(name, pattern) for name in meant)
+    ]
 
 
 def check_test_table(raw: RawTable, target: str, training: CheckedTable) -> CheckedTable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,29 +72,9 @@ def read_target(
             f"target `{name}` must hold finite labels, got {some_of(infinite)}; correct these rows"
         )
     rows = np.bincount(codes[codes >= 0], minlength=len(texts))
-    notes = []
     tidied = [tidy(text) for text in texts]
     classes = _classes(tidied, rows, len(codes))
-    for word in sorted(classes & GAP_WORDS):
-        notes.append(
-            Note(
-                "gap_word_class",
-                f"the word {word} is a class, since so many rows have it; leave these rows out of "
-                "the table if it means that there is no value",
-                column=name,
-                cells=int(sum(rows[i] for i, text in enumerate(tidied) if text == word)),
-            )
-        )
-    if len(classes) < len({text for text in texts if tidy(text) in classes}):
-        joined = sorted({tidy(text) for text in texts if text != tidy(text)} & classes)
-        notes.append(
-            Note(
-                "labels_joined",
-                f"{len(joined)} class(es) were written in several ways, with blanks around them or "
-                "in another form of Unicode",
-                column=name,
-            )
-        )
+    notes = _notes_of_classes(name, texts, rows, classes)
     plain = _plain(sorted(classes), kind)
     labels = sorted(set(plain.values()))
     places = {label: place for place, label in enumerate(labels)}
@@ -115,6 +95,34 @@ def read_target(
             )
         )
     return Target(found, labels, tuple(notes))
+
+
+def _notes_of_classes(
+    name: str, texts: Sequence[str], rows: np.ndarray, classes: set[str]
+) -> list[Note]:
+    """Tells of words for a gap that are classes, and of classes written in several ways."""
+    notes = []
+    for word in sorted(classes & GAP_WORDS):
+        notes.append(
+            Note(
+                "gap_word_class",
+                f"the word {word} is a class, since so many rows have it; leave these rows out of "
+                "the table if it means that there is no value",
+                column=name,
+                cells=int(sum(rows[i] for i, text in enumerate(texts) if tidy(text) == word)),
+            )
+        )
+    if len(classes) < len({text for text in texts if tidy(text) in classes}):
+        joined = sorted({tidy(text) for text in texts if text != tidy(text)} & classes)
+        notes.append(
+            Note(
+                "labels_joined",
+                f"{len(joined)} class(es) were written in several ways, with blanks around them or "
+                "in another form of Unicode",
+                column=name,
+            )
+        )
+    return notes
 
 
 def _type_of(name: str, values: Any) -> str:

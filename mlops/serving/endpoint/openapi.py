@@ -13,6 +13,7 @@ from mlops.serving.endpoint.schemas import (
     NAMED,
     NOTE,
     SCHEME,
+    TENSOR,
     Schema,
 )
 from mlops.serving.protocols.predict import ARROW, CSV, JSON
@@ -228,16 +229,6 @@ def _invocations(model: ServedModel | None) -> Schema:
 
 
 def _infer(model: ServedModel | None, names: list[str]) -> Schema:
-    tensor = {
-        "type": "object",
-        "required": ["name", "shape", "datatype", "data"],
-        "properties": {
-            "name": {"type": "string"},
-            "shape": {"type": "array", "items": {"type": "integer"}},
-            "datatype": {"type": "string"},
-            "data": {"type": "array"},
-        },
-    }
     content: Schema = {
         JSON: {
             "schema": {
@@ -245,7 +236,7 @@ def _infer(model: ServedModel | None, names: list[str]) -> Schema:
                 "required": ["inputs"],
                 "properties": {
                     "id": {"type": "string"},
-                    "inputs": {"type": "array", "items": tensor},
+                    "inputs": {"type": "array", "items": TENSOR},
                     "outputs": {"type": "array", "items": NAMED},
                 },
             }
@@ -259,7 +250,7 @@ def _infer(model: ServedModel | None, names: list[str]) -> Schema:
     answered = {
         "type": "object",
         "required": ["model_name", "model_version", "outputs"],
-        "properties": {"outputs": {"type": "array", "items": tensor}},
+        "properties": {"outputs": {"type": "array", "items": TENSOR}},
     }
     operation = _operation(
         "_".join(["infer", *names]),

@@ -81,3 +81,14 @@ NAMED: Schema = {
     "required": ["name"],
     "properties": {"name": {"type": "string"}},
 }
+
+TENSOR: Schema = {
+    "type": "object",
+    "required": ["name", "shape", "datatype", "data"],
+    "properties": {
+        "name": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "datatype": {"type": "string"},
+        "data": {"type": "array"},
+    },
+}
