@@ -24,8 +24,9 @@ from mlops.errors import InputError, ServingError
 from mlops.serving.endpoint.metrics import MULTIPROCESS_VARIABLE
 from mlops.serving.endpoint.security import required_token
 from mlops.serving.ingress import credentials
-from mlops.serving.ingress.address import Door, open_door, started_here
+from mlops.serving.ingress.address import Door, open_door
 from mlops.serving.ingress.announcing import announcement, ray_lives, watch
+from mlops.serving.ingress.inside_serve import host_of_serve, keep_replica_on_loopback, started_here
 from mlops.settings.serving import ServeSettings
 from mlops.tracking.store.store import resolve_uri
 
@@ -118,38 +119,17 @@ def build(
     @serve.ingress()
     class Endpoint:
         def __init__(self) -> None:
-            _keep_replica_on_loopback()
+            keep_replica_on_loopback()
 
         def __serve_build_asgi_app__(self) -> AsgiApp:
             if secrets is not None:
                 credentials.take_up(secrets)
-            for host in (settings.host, _host_of_serve()):
+            for host in (settings.host, host_of_serve()):
                 required_token(host, settings.token_file)
             return factory(settings)
 
     app: Application = Endpoint.bind()  # type: ignore[attr-defined]
     return app
-
-
-def _host_of_serve() -> str:
-    """Where Serve itself listens: behind the door of the job serve, else to everyone it lets in."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client()
-    return str((client and client.http_config.host) or "0.0.0.0")
-
-
-def _keep_replica_on_loopback() -> None:
-    """Binds the replica's server for other replicas to loopback, where Ray itself is there.
-
-    Ray 2.60 binds it to all interfaces whatever is set, and it unpickles what it is sent.
-    """
-    import ray
-    from ray.serve._private import replica
-
-    if ray.util.get_node_ip_address() == "127.0.0.1":
-        bind = replica.add_port_to_grpc_server
-        replica.add_port_to_grpc_server = lambda server, _: bind(server, "127.0.0.1:0")
 
 
 def serve(settings: ServeSettings, factory: Factory = champion_app) -> dict[str, Any]:

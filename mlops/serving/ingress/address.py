@@ -8,9 +8,7 @@ import fcntl
 import http.client
 import ipaddress
 import json
-import math
 import os
-import secrets
 import shutil
 import socket
 import tempfile
@@ -26,7 +24,8 @@ from typing import Any
 from mlops.errors import InputError, ServingError
 from mlops.serving.endpoint.security import required_token
 from mlops.serving.ingress import haproxy
-from mlops.serving.ingress.ports import free_block, listening_error
+from mlops.serving.ingress.inside_serve import environment
+from mlops.serving.ingress.ports import listening_error
 from mlops.settings.serving import ServeSettings
 
 _SUMS = ("FRONTEND", "BACKEND")
@@ -175,19 +174,10 @@ def open_door(settings: ServeSettings) -> Iterator[Door]:
             is_local=ipaddress.ip_address(address).is_loopback,
             token=token,
             folder=folder,
-            environment={
-                **_isolation(),
-                **_haproxy_files(folder, program),
-                **_tuning(settings),
-            },
+            environment=environment(settings, folder, program),
         )
         door.metrics.mkdir()
         yield door
-
-
-def started_here() -> bool:
-    """Whether Ray is started by this job, and not a cluster that is there already."""
-    return os.environ.get("RAY_ADDRESS", "local") == "local"
 
 
 def _url(host: str, port: int) -> str:
@@ -262,54 +252,3 @@ def _private_folder() -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _isolation() -> dict[str, str]:
-    """Keeps a Ray started here to this machine and this user."""
-    if not started_here():
-        return {}
-    return {
-        # What Ray does on a Mac: its own ports bind to loopback.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        # Every call between Ray's processes carries a token that no other process knows.
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
-
-
-def _haproxy_files(folder: Path, program: Path) -> dict[str, str]:
-    return {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(program),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
-        # Ours has no log target; the endpoint counts its requests itself.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    }
-
-
-def _tuning(settings: ServeSettings) -> dict[str, str]:
-    ports = free_block(settings.replicas)
-    answering = math.ceil(settings.request_timeout + settings.body_timeout) + 1
-    return {
-        # Handlers run on the replica's main loop, which saves a change of threads a request.
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports[1]),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports[-1]),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports[0]),
-        # A replica that dies has its requests sent to another: predicting twice does no harm.
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "3",
-        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(answering),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(answering),
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(answering),
-        # A proxy is replaced after three failed checks.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "5",
-        # A replica that is to end waits this long for HAProxy to have forgotten it.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-    }
