@@ -240,6 +240,22 @@ def parsed(text: str) -> Any:
     return found if known else None
 
 
+def test_what_the_architecture_names_exists() -> None:
+    text = read("ARCHITECTURE.md")
+    assert 1000 <= len(text.split()) <= 1500
+    named = set(re.findall(r"`([\w./-]+)`", text))
+    tests = {name for name in named if name.startswith("test_")}
+    files = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True)
+    tree = [f"/{path}" for path in files.stdout.splitlines()]
+    code = "\n".join(read(path[1:]) for path in tree if "/test_" in path and path.endswith(".py"))
+    assert tests
+    for name in tests:
+        assert f"def {name}(" in code, name
+    for name in (name for name in named - tests if "/" in name or name.endswith(".py")):
+        place = f"/{name}" if name.endswith(".py") else f"/{name.rstrip('/')}/"
+        assert any(path.endswith(place) or place in path for path in tree), name
+
+
 def test_import_contracts_are_there() -> None:
     text = read("pyproject.toml")
     contracts = text.count("[[tool.importlinter.contracts]]")
