@@ -18,12 +18,7 @@ from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 from mlops.tracking.store.store import resolve_uri
-from mlops.tuning import study
-
-# Settings that a plan has too.
-AS_GIVEN = {"max_evals", "pack_size", "metric", "seed", "max_failures", "time_budget", "target"}
-AS_GIVEN |= {"trial_timeout", "no_worker_timeout", "checkpoint_every"}
-AS_GIVEN |= {"storage", "resume", "address"}
+from mlops.tuning import plan, resuming, study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -33,24 +28,32 @@ def main(argv: list[str]) -> dict[str, Any]:
         argv,
         name="tune",
         description=__doc__ or "",
-        recorded=lambda given: study.recorded_settings(given.study, given.tracking),
+        recorded=lambda given: resuming.recorded_settings(given.study, given.tracking),
     )
     if there := submission.destination(given.address):
         return submission.run("tune", argv, there, resolve_uri(given.tracking.uri))
-    name = given.study or study.name_by_time("tune")
-    plan = study.Plan(
-        name=name,
-        default=given.default_configuration,
-        space=given.search_space,
-        algorithm=given.search.algorithm,
-        initial_points=given.search.initial_points,
-        eta=given.pruning.eta,
-        min_epochs=given.pruning.min_epochs,
+    name = given.study or plan.name_by_time("tune")
+    keeping = plan.Keeping(
+        given.tracking,
+        given.model_dump(),
+        storage=given.storage,
+        checkpoint_every=given.checkpoint_every,
+        resume=given.resume,
         again=flags.again("tune", argv, study=name),
-        **given.resources.model_dump(),
-        **given.model_dump(include=AS_GIVEN),
     )
-    return study.run(plan, given.data, given.tracking, given.model_dump())
+    return study.run(
+        plan.Plan(
+            name,
+            given.data,
+            plan.Search(
+                given.default_configuration, given.search_space, given.max_evals, given.search
+            ),
+            keeping,
+            plan.Training(given.metric, given.seed, given.pack_size, given.pruning),
+            plan.Crew(given.resources, given.address, given.max_failures, given.trial_timeout),
+            plan.End(given.time_budget, given.target, given.no_worker_timeout),
+        )
+    )
 
 
 if __name__ == "__main__":

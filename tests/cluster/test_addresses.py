@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from servers import free_port
 
-from mlops.cluster import connection, remote_job, submission
+from mlops.cluster import connection, job_server, submission
 from mlops.errors import InputError
 
 
@@ -94,6 +94,6 @@ def test_what_listens_takes_no_jobs(scheme: str, other_server: str, silent_serve
 def test_no_request_to_a_job_server_waits_for_ever(
     silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_job, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(job_server, "ANSWER_SECONDS", 0.5)
     with pytest.raises(OSError, match="Read timed out"):
-        remote_job.connect(f"http://{silent_server}")
+        job_server.connect(f"http://{silent_server}")

@@ -27,7 +27,8 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.files import exists
 from mlops.nn.device.passes import Passes
 from mlops.tuning.training import checkpoint
-from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.training.options import PackOptions, SharedRows
+from mlops.tuning.training.trial import PackTrial
 
 Report = dict[str, Any]
 

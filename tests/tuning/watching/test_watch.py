@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlops.tuning.training import loop
 from mlops.tuning.watching import watch
 from mlops.tuning.watching.ledger import Ledger
 from mlops.tuning.watching.stopping import Stop
@@ -31,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     killed: list[str] = []
-    monkeypatch.setattr(watch.ray, "kill", killed.append)
+    monkeypatch.setattr(loop.ray, "kill", killed.append)
     return killed
 
 
