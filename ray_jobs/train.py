@@ -15,7 +15,6 @@ from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TrainSettings
 from mlops.tracking.store.store import resolve_uri
-from mlops.tuning import plan, study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -23,16 +22,17 @@ def main(argv: list[str]) -> dict[str, Any]:
     given = flags.load(TrainSettings, argv, name="train", description=__doc__ or "")
     if there := submission.destination(given.address):
         return submission.run("train", argv, there, resolve_uri(given.tracking.uri))
-    return study.run(
-        plan.Plan(
-            given.study or plan.name_by_time("train"),
-            given.data,
-            plan.Search(given.hyperparameters),
-            plan.Keeping(given.tracking, given.model_dump()),
-            plan.Training(given.metric, given.seed),
-            plan.Crew(given.resources, given.address),
-        )
+    from mlops.tuning import plan, study
+
+    planned = plan.Plan(
+        given.study or plan.name_by_time("train"),
+        given.data,
+        plan.Search(given.hyperparameters),
+        plan.Keeping(given.tracking, given.model_dump()),
+        plan.Training(given.metric, given.seed),
+        plan.Crew(given.resources, given.address),
     )
+    return study.run(planned)
 
 
 if __name__ == "__main__":

@@ -18,42 +18,36 @@ from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 from mlops.tracking.store.store import resolve_uri
-from mlops.tuning import plan, resuming, study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Runs the study that the flags describe."""
     given = flags.load(
-        TuneSettings,
-        argv,
-        name="tune",
-        description=__doc__ or "",
-        recorded=lambda given: resuming.recorded_settings(given.study, given.tracking),
+        TuneSettings, argv, name="tune", description=__doc__ or "", recorded=_recorded
     )
     if there := submission.destination(given.address):
         return submission.run("tune", argv, there, resolve_uri(given.tracking.uri))
+    from mlops.tuning import plan, study
+
     name = given.study or plan.name_by_time("tune")
-    keeping = plan.Keeping(
-        given.tracking,
-        given.model_dump(),
-        storage=given.storage,
-        checkpoint_every=given.checkpoint_every,
-        resume=given.resume,
-        again=flags.again("tune", argv, study=name),
+    again = flags.again("tune", argv, study=name)
+    kept = (given.storage, given.checkpoint_every, given.resume, again)
+    planned = plan.Plan(
+        name,
+        given.data,
+        plan.Search(given.default_configuration, given.search_space, given.max_evals, given.search),
+        plan.Keeping(given.tracking, given.model_dump(), *kept),
+        plan.Training(given.metric, given.seed, given.pack_size, given.pruning),
+        plan.Crew(given.resources, given.address, given.max_failures, given.trial_timeout),
+        plan.End(given.time_budget, given.target, given.no_worker_timeout),
     )
-    return study.run(
-        plan.Plan(
-            name,
-            given.data,
-            plan.Search(
-                given.default_configuration, given.search_space, given.max_evals, given.search
-            ),
-            keeping,
-            plan.Training(given.metric, given.seed, given.pack_size, given.pruning),
-            plan.Crew(given.resources, given.address, given.max_failures, given.trial_timeout),
-            plan.End(given.time_budget, given.target, given.no_worker_timeout),
-        )
-    )
+    return study.run(planned)
+
+
+def _recorded(given: TuneSettings) -> dict[str, Any]:
+    from mlops.tuning.resuming import recorded_settings
+
+    return recorded_settings(given.study, given.tracking)
 
 
 if __name__ == "__main__":

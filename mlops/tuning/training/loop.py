@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 
 from mlops.tuning.known import is_known
 
-# Ray's version.
+# The version of Ray whose inside `controller` is made for.
 READ_IN = "2.60"
 TUNES_OWN = tune_module.TuneController
 
@@ -46,6 +46,6 @@ def _controller() -> type[Any]:
 
 def end_worker(trial: Trial) -> None:
     """Kills the process that has a pack, if there is any and Tune says which."""
-    worker = getattr(trial.temporary_state, "ray_actor", None)
+    worker = getattr(getattr(trial, "temporary_state", None), "ray_actor", None)
     if worker is not None:
         ray.kill(worker)

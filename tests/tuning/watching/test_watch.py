@@ -87,6 +87,20 @@ def test_a_worker_is_not_silent_before_it_is_to_report(
     assert killed == ["seldom"]
 
 
+def test_a_worker_that_tune_does_not_name_is_left_to_end_itself(
+    clock: Clock, killed: list[str]
+) -> None:
+    watch, stop = watching(silence=10)
+    starting, of_other_tune = Pack("starting"), Pack("unknown")
+    starting.temporary_state.ray_actor = None
+    del of_other_tune.temporary_state
+    for pack in (starting, of_other_tune):
+        watch.on_trial_start(trial=pack)  # type: ignore[arg-type]
+    clock.now += 30
+    watch.on_step_end()
+    assert (killed, stop.stop_all()) == ([], False)
+
+
 def test_without_a_limit_nothing_is_too_long(clock: Clock, killed: list[str]) -> None:
     watch, stop = watching()
     watch.on_trial_start(trial=Pack("quiet"))  # type: ignore[arg-type]
