@@ -21,13 +21,13 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.device.passes import Rows
 from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
 from mlops.tracking.study.record import TrialRecord
-from mlops.tuning.training.trial import (
+from mlops.tuning.training.options import (
     REPORTS_A_SECOND,
     PackOptions,
-    PackTrial,
     SharedRows,
     report_every,
 )
+from mlops.tuning.training.trial import PackTrial
 from mlops.tuning.watching.ledger import Ledger, Row
 from mlops.tuning.watching.progress import Progress
 from mlops.tuning.watching.stopping import Stop
