@@ -47,6 +47,9 @@ VARIABLES = (
 STOP_SECONDS = 60
 # Seconds until a new cluster takes jobs.
 PATIENCE_SECONDS = 60.0
+# What Ray says while a cluster is starting, or its machine is busy: no agent that takes jobs yet,
+# and no server for one more Ray Client in time.
+_NOT_YET = ("No available agent", "Initialization failure from server")
 # What Ray raises where something else answers.
 _NO_JOB_SERVER = (OSError, HTTPException, RuntimeError, ValueError, LookupError, TypeError)
 
@@ -121,7 +124,7 @@ def _check_store(uri: str, address: str) -> None:
 
 
 def _answered(address: str, ask: Callable[[], T]) -> T:
-    """Asks a job server, again while a new one has no agent to take jobs."""
+    """Asks a job server, again while it is not ready to take jobs."""
     from ray.exceptions import RayError
 
     give_up = time.monotonic() + PATIENCE_SECONDS
@@ -130,7 +133,8 @@ def _answered(address: str, ask: Callable[[], T]) -> T:
             return ask()
         except (*_NO_JOB_SERVER, RayError) as error:
             told = first_line(error)
-            if "No available agent" not in str(error) or time.monotonic() > give_up:
+            passes = any(words in str(error) for words in _NOT_YET)
+            if not passes or time.monotonic() > give_up:
                 raise InputError(
                     f"address: must be that of a job server that takes this job, got {address} "
                     f"({told}); see that the cluster runs, and that its token is in "

@@ -41,6 +41,35 @@ def test_the_address_is_not_for_the_job_there(flags: list[str]) -> None:
     assert sent == ["--epochs", "3", "--study", "--address-book"]
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        RuntimeError("Request failed with status code 500: No available agent to submit job"),
+        ConnectionAbortedError("Initialization failure from server:\nTimed out"),
+    ],
+)
+def test_a_cluster_that_is_not_ready_is_asked_again(
+    told: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission.time, "sleep", lambda seconds: None)
+    left = [told, told]
+
+    def ask() -> str:
+        if left:
+            raise left.pop()
+        return "taken"
+
+    assert submission._answered("ray://head:10001", ask) == "taken"
+    monkeypatch.setattr(submission, "PATIENCE_SECONDS", -1.0)
+    left.append(told)
+    with pytest.raises(InputError, match="must be that of a job server that takes this job"):
+        submission._answered("ray://head:10001", ask)
+    left.append(ConnectionRefusedError("refused"))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="refused"):
+        submission._answered("ray://head:10001", ask)
+
+
 def details(status: str, code: int | None = None, message: str | None = None) -> Any:
     return SimpleNamespace(
         status=SimpleNamespace(value=status), driver_exit_code=code, message=message
