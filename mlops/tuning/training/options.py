@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 1.0
 # Each costs the driver some milliseconds, while its worker waits: so there are fewer of each where
 # there are many, and at most so many of all together.
-FEW_WORKERS = 8
-SELDOM_SECONDS = 4.0
+FEW_WORKERS = 4
+SELDOM_SECONDS = 8.0
 REPORTS_A_SECOND = 20.0
 
 
