@@ -19,10 +19,11 @@ from torch import Tensor
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.device import precision as precisions
 from mlops.nn.device.memory import shortage
-from mlops.nn.device.passes import Rows
-from mlops.nn.group import Group, Run, Task
+from mlops.nn.device.rows import Rows
+from mlops.nn.group import Conditions, Group, Run
 from mlops.nn.grouping import group_members
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.tasks.task import Task
 
 Events = list[EpochRecord | TrialResult]
 
@@ -57,7 +58,7 @@ def fit(
     y_train: np.ndarray,
     x_val: np.ndarray,
     y_val: np.ndarray,
-    n_classes: int,
+    task: Task,
     *,
     seed: int,
     numbers: Sequence[int] | None = None,
@@ -74,13 +75,13 @@ def fit(
     Args:
         members: The configurations.
         x_train: [N, F] float32.
-        y_train: [N] int64, classes from 0.
+        y_train: [N], the task's target: of classes int64, from 0.
         x_val: [M, F] float32.
-        y_val: [M] int64.
-        n_classes: Number of classes.
+        y_val: [M] of the same kind.
+        task: What is predicted.
         seed: The study's seed.
         numbers: The members' trial numbers; 0, 1, ... by default.
-        metric: Which validation metric scores an epoch, of `records.METRICS`.
+        metric: Which validation metric scores an epoch, of `tasks.metrics.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         device: "cpu" or a CUDA device.
         precision: Of the products, a name in `precision.DTYPES`.
@@ -91,7 +92,7 @@ def fit(
     """
     training = PackTraining(
         members,
-        Rows.on(device, x_train, y_train, x_val, y_val, n_classes),
+        Rows.on(device, x_train, y_train, x_val, y_val, task),
         seed=seed,
         numbers=numbers,
         metric=metric,
@@ -131,7 +132,7 @@ class PackTraining:
         data: The rows.
         seed: The study's seed.
         numbers: The members' trial numbers; 0, 1, ... by default.
-        metric: Which validation metric scores an epoch, of `records.METRICS`.
+        metric: Which validation metric scores an epoch, of `tasks.metrics.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         precision: Of the products, a name in `precision.DTYPES`.
         snapshot: Where to go on from; the beginning by default.
@@ -156,11 +157,13 @@ class PackTraining:
         self._device = data.x_train.device
         self._precision = precision
         self._groups: list[Group] = []
-        self._task = task = Task(data, seed, metric, precision)
+        self._conditions = Conditions(data, seed, metric, precision)
         if snapshot is None:
             device = self._device.type
-            for part in group_members(members, data.n_features, data.n_classes, device):
-                self._groups.append(Group([Run(numbers[i], members[i]) for i in part], task))
+            for part in group_members(members, data.n_features, data.task.n_outputs, device):
+                self._groups.append(
+                    Group([Run(numbers[i], members[i]) for i in part], self._conditions)
+                )
         else:
             by_number = dict(zip(numbers, members, strict=True))
             for i, facts in enumerate(snapshot.facts["groups"]):
@@ -171,7 +174,9 @@ class PackTraining:
                     for name, tensor in snapshot.tensors.items()
                     if name.startswith(prefix)
                 }
-                self._groups.append(Group(runs, task, facts["widths"], facts["epoch"], learned))
+                self._groups.append(
+                    Group(runs, self._conditions, facts["widths"], facts["epoch"], learned)
+                )
 
     def events(self) -> Iterator[Events]:
         """Trains to the end.
@@ -255,7 +260,7 @@ class PackTraining:
     def _prune(self, eta: int) -> Iterator[TrialResult]:
         """Keeps the best 1/eta of all members still running."""
         running = [(group, run) for group in self._groups for run in group.runs]
-        running.sort(key=lambda pair: self._task.merit(pair[1]))
+        running.sort(key=lambda pair: self._conditions.merit(pair[1]))
         keep = math.ceil(len(running) / eta)
         for group in self._groups:
             reasons = {

@@ -15,7 +15,8 @@ from ray import tune
 
 from mlops.cluster.machines import Workers
 from mlops.data.dataset import Dataset
-from mlops.nn.records import METRICS
+from mlops.nn.tasks.metrics import METRICS
+from mlops.nn.tasks.task import Task
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.storage import checkpoint_folder
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from mlops.tuning.study import Plan
 
 
-def share(dataset: Dataset) -> SharedRows:
+def share(dataset: Dataset, task: Task) -> SharedRows:
     """Puts the rows into the object store."""
     arrays = (dataset.x_train, dataset.y_train, dataset.x_val, dataset.y_val)
-    return SharedRows(ray.put(arrays), dataset.n_classes)
+    return SharedRows(ray.put(arrays), task)
 
 
 def search(
@@ -79,7 +80,7 @@ def search(
         plan.default,
         algorithm=plan.algorithm,
         initial_points=plan.initial_points,
-        mode=METRICS[plan.metric],
+        metric=METRICS[plan.metric],
         seed=plan.seed,
     )
     searcher = PackSearch(

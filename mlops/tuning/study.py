@@ -22,6 +22,7 @@ from mlops.data.notes import to_json, told
 from mlops.errors import InputError, RecordError, StudyError, TableError, TrackingError
 from mlops.files import is_uri
 from mlops.nn.sizes import TableSize
+from mlops.nn.tasks.metrics import METRICS
 from mlops.settings.sections import DataSettings, TrackingSettings
 from mlops.tracking.store.probe import without_password
 from mlops.tracking.store.store import explained, open_store, patiently, prepare_environment
@@ -293,6 +294,7 @@ def _make_ready(
     if plan.checkpoint_every is not None and (is_uri(plan.storage) or not connection.is_local):
         machines.check_storage(checkpoint_folder(plan.storage, plan.name), workers.cpus)
     importing.result()
+    from mlops.nn.tasks.classification import Classification
     from mlops.tuning.execution import share
 
     if record is None:
@@ -300,7 +302,7 @@ def _make_ready(
         divided = _packing_of(plan, workers, size)
     else:
         divided = packing.Packing(**record.packing)
-    rows = share(dataset)
+    rows = share(dataset, Classification(loading.result().classes))
     return _Ready(loading.result(), encoder, rows, workers, divided, opening, record)
 
 
@@ -464,6 +466,7 @@ def _log_best(
     ledger: Ledger, ready: _Ready, study_run: StudyRun, model_name: str
 ) -> dict[str, Any]:
     """Scores the best trial's model on every part, records and registers it."""
+    from mlops.nn.tasks.classification import Classification
     from mlops.tracking.models import promotion
     from mlops.tuning import scoring
 
@@ -477,17 +480,18 @@ def _log_best(
             "on another kind of machine and is not quite the same; --resume trains it once more"
         )
     parts = ready.parts
-    predictor = scoring.build(best.params, weights, ready.encoder, parts.classes, parts.target_name)
+    task = Classification(parts.classes)
+    predictor = scoring.build(best.params, weights, ready.encoder, task, parts.target_name)
     metrics, confusion = scoring.score(predictor, parts)
     store = study_run.store
     row = best.to_dict()
     logged = patiently(
         store, lambda: study_run.log_best(row, predictor, metrics, confusion, model_name)
     )
-    score = ledger.metric.removeprefix("val_")
+    metric = METRICS[ledger.metric]
 
     def score_on_test(model: Predictor) -> float:
-        return scoring.score_part(model, scoring.with_columns_of(model, parts.test))[0][score]
+        return scoring.score_part(model, scoring.with_columns_of(model, parts.test))[0][metric.name]
 
     promoted = patiently(
         store,
@@ -495,7 +499,7 @@ def _log_best(
             store,
             model_name,
             logged["model"]["version"],
-            f"test_{score}",
+            metric,
             score_on_test,
         ),
     )

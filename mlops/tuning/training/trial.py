@@ -18,6 +18,7 @@ from ray import tune
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, Outcome, TrialResult, merit
+from mlops.nn.tasks.task import Task
 from mlops.tuning.training.checkpoint import Checkpoints, Told
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ class SharedRows:
 
     Attributes:
         arrays: Reference to (x_train, y_train, x_val, y_val), one copy a host.
-        n_classes: Number of classes.
+        task: What is to be told of them.
     """
 
     arrays: ray.ObjectRef
-    n_classes: int
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class PackTrial(tune.Trainable):
             # So that it runs short itself, and takes smaller packs, before its neighbours do.
             torch.cuda.set_per_process_memory_fraction(options.gpus)
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
-        self._n_classes = rows.n_classes
+        self._task = rows.task
         self._options = options
         self._place = _place(self._device)
         self._checkpoints: Checkpoints | None = None
@@ -156,7 +157,7 @@ class PackTrial(tune.Trainable):
     ) -> Iterator[list[EpochRecord | TrialResult]]:
         """Yields all that happens to a pack, of its past too if there is a checkpoint."""
         from mlops.nn.device.memory import shortage
-        from mlops.nn.device.passes import Rows
+        from mlops.nn.device.rows import Rows
         from mlops.nn.training import Halving, PackTraining
 
         options, checkpoints, snapshot = self._options, self._checkpoints, None
@@ -167,7 +168,7 @@ class PackTrial(tune.Trainable):
         on_device: list[Rows] = []
         lack = shortage(
             lambda: on_device.append(
-                Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes)
+                Rows.on(self._device, x_train, y_train, x_val, y_val, self._task)
             )
         )
         if lack is not None:
@@ -205,7 +206,7 @@ class PackTrial(tune.Trainable):
             "min_epochs": options.min_epochs,
             "device": self._device,
             "precision": options.precision,
-            "n_classes": self._n_classes,
+            "n_classes": self._task.n_outputs,
             "trials": [[number, member.to_dict()] for number, member in members.items()],
         }
 
