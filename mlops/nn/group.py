@@ -93,6 +93,10 @@ class Group:
         """Whether it holds memory of the device."""
         return self._tensors is not None
 
+    def is_before(self, epoch: int) -> bool:
+        """Tells whether it has members that are to be trained up to an epoch."""
+        return bool(self.runs) and self.epoch < epoch
+
     def facts(self) -> dict[str, Any]:
         """Returns what a group like this one is made from, as JSON values.
 
