@@ -81,6 +81,23 @@ def test_a_predictor_read_back_predicts_the_same(activation: str, tmp_path: Path
     assert (read.task.classes, read.target_name) == (made.task.classes, "target")
 
 
+def test_a_model_says_its_task_and_one_of_before_is_of_classes(tmp_path: Path) -> None:
+    made = predictor([3, 1])
+    pyfunc.write(tmp_path / "predictor", made, {})
+    file = tmp_path / "predictor" / pyfunc.DESCRIPTION
+    description = json.loads(file.read_text())
+    assert (description["task"], description["classes"]) == ("classification", [3, 1])
+    del description["task"]
+    file.write_text(json.dumps(description))
+    read, _ = pyfunc.read(tmp_path / "predictor")
+    assert (read.task.name, read.task.classes) == ("classification", [3, 1])
+    pd.testing.assert_frame_equal(read.predict(table()), made.predict(table()), check_exact=True)
+    file.write_text(json.dumps({**description, "task": "reading tea leaves"}))
+    told = "must be one of classification, got 'reading tea leaves'; use the version"
+    with pytest.raises(TrackingError, match=told):
+        pyfunc.read(tmp_path / "predictor")
+
+
 def test_both_flavors_predict_what_was_trained(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
 from mlops.nn.mlp import MLP
 from mlops.nn.tasks.classification import Classification
-from mlops.nn.tasks.metrics import METRICS
+from mlops.nn.tasks.metrics import METRICS, Metric
 from mlops.tracking.models import promotion, registry
 from mlops.tracking.models.model import log_model
 from mlops.tracking.models.promotion import Promotion
@@ -102,6 +102,18 @@ def test_a_better_candidate_is_champion(
     told = f"test_{metric} {score:.4f} against 0.5000 of version 1"
     assert done == Promotion(second if wins else first, first, told)
     assert champion(sqlite_store) == done.champion
+
+
+@pytest.mark.parametrize(("mode", "wins"), [("min", True), ("max", False)])
+def test_the_metric_says_which_is_better_whatever_it_is_called(
+    mode: str, wins: bool, sqlite_store: Store
+) -> None:
+    first, second = register(sqlite_store, 0.5), register(sqlite_store, 0.4)
+    challenge(sqlite_store, first)
+    metric = Metric("rmse", mode, 1e6)
+    done = promotion.challenge(sqlite_store, "mlp", second, metric, score_of)
+    told = "test_rmse 0.4000 against 0.5000 of version 1"
+    assert done == Promotion(second if wins else first, first, told)
 
 
 @pytest.mark.parametrize(

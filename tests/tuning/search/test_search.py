@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
-from mlops.nn.tasks.metrics import METRICS
+from mlops.nn.tasks.metrics import METRICS, Metric
 from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
@@ -43,7 +43,11 @@ CONDITIONAL = SearchSpace.parse(
     }
 )
 TINY = SearchSpace.parse({"batch_size": {"choice": [16, 32]}})
-BY_MODE = {"max": METRICS["val_accuracy"], "min": METRICS["val_loss"]}
+BY_MODE = {
+    "max": METRICS["val_accuracy"],
+    "min": METRICS["val_loss"],
+    "max, below 0 too": Metric("r2", "max", -1e3),
+}
 
 Params = dict[str, Any]
 Score = Callable[[Params], float | None]
@@ -388,7 +392,7 @@ def test_a_default_outside_the_space_is_found_again_as_nobodys_duplicate(
     assert recorder.events == [("asked", 1), ("told", 1, 0.16), ("asked", 2), ("asked", 3)]
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("mode", BY_MODE)
 @pytest.mark.parametrize("how", ["no score", "missing", "pack died", "stopped"])
 def test_a_trial_without_a_score_counts_as_the_worst(
     mode: str, how: str, recorded: Callable[..., tuple[PackSearch, Recorder]]
