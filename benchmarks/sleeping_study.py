@@ -24,7 +24,8 @@ from safetensors.numpy import save
 from benchmarks import scheduled_study
 from mlops.console import leave, run_job
 from mlops.nn.records import METRIC_NAMES
-from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.training.options import PackOptions, SharedRows
+from mlops.tuning.training.trial import PackTrial
 
 CORES_A_NODE = 8
 

@@ -15,7 +15,6 @@ from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TrainSettings
 from mlops.tracking.store.store import resolve_uri
-from mlops.tuning import study
 
 
 def main(argv: list[str]) -> dict[str, Any]:
@@ -23,15 +22,17 @@ def main(argv: list[str]) -> dict[str, Any]:
     given = flags.load(TrainSettings, argv, name="train", description=__doc__ or "")
     if there := submission.destination(given.address):
         return submission.run("train", argv, there, resolve_uri(given.tracking.uri))
-    plan = study.Plan(
-        name=given.study or study.name_by_time("train"),
-        default=given.hyperparameters,
-        metric=given.metric,
-        seed=given.seed,
-        address=given.address,
-        **given.resources.model_dump(),
+    from mlops.tuning import plan, study
+
+    planned = plan.Plan(
+        given.study or plan.name_by_time("train"),
+        given.data,
+        plan.Search(given.hyperparameters),
+        plan.Keeping(given.tracking, given.model_dump()),
+        plan.Training(given.metric, given.seed),
+        plan.Crew(given.resources, given.address),
     )
-    return study.run(plan, given.data, given.tracking, given.model_dump())
+    return study.run(planned)
 
 
 if __name__ == "__main__":

@@ -18,39 +18,36 @@ from mlops.console import leave, run_job
 from mlops.settings import flags
 from mlops.settings.study import TuneSettings
 from mlops.tracking.store.store import resolve_uri
-from mlops.tuning import study
-
-# Settings that a plan has too.
-AS_GIVEN = {"max_evals", "pack_size", "metric", "seed", "max_failures", "time_budget", "target"}
-AS_GIVEN |= {"trial_timeout", "no_worker_timeout", "checkpoint_every"}
-AS_GIVEN |= {"storage", "resume", "address"}
 
 
 def main(argv: list[str]) -> dict[str, Any]:
     """Runs the study that the flags describe."""
     given = flags.load(
-        TuneSettings,
-        argv,
-        name="tune",
-        description=__doc__ or "",
-        recorded=lambda given: study.recorded_settings(given.study, given.tracking),
+        TuneSettings, argv, name="tune", description=__doc__ or "", recorded=_recorded
     )
     if there := submission.destination(given.address):
         return submission.run("tune", argv, there, resolve_uri(given.tracking.uri))
-    name = given.study or study.name_by_time("tune")
-    plan = study.Plan(
-        name=name,
-        default=given.default_configuration,
-        space=given.search_space,
-        algorithm=given.search.algorithm,
-        initial_points=given.search.initial_points,
-        eta=given.pruning.eta,
-        min_epochs=given.pruning.min_epochs,
-        again=flags.again("tune", argv, study=name),
-        **given.resources.model_dump(),
-        **given.model_dump(include=AS_GIVEN),
+    from mlops.tuning import plan, study
+
+    name = given.study or plan.name_by_time("tune")
+    again = flags.again("tune", argv, study=name)
+    kept = (given.storage, given.checkpoint_every, given.resume, again)
+    planned = plan.Plan(
+        name,
+        given.data,
+        plan.Search(given.default_configuration, given.search_space, given.max_evals, given.search),
+        plan.Keeping(given.tracking, given.model_dump(), *kept),
+        plan.Training(given.metric, given.seed, given.pack_size, given.pruning),
+        plan.Crew(given.resources, given.address, given.max_failures, given.trial_timeout),
+        plan.End(given.time_budget, given.target, given.no_worker_timeout),
     )
-    return study.run(plan, given.data, given.tracking, given.model_dump())
+    return study.run(planned)
+
+
+def _recorded(given: TuneSettings) -> dict[str, Any]:
+    from mlops.tuning.resuming import recorded_settings
+
+    return recorded_settings(given.study, given.tracking)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any
 
+from mlops.cluster import news
 from mlops.errors import InputError, first_line
 
 LOCAL = "local"
@@ -54,7 +54,7 @@ class Connection:
 
         if ray.is_initialized():
             return
-        _shorten_news()
+        news.shorten()
         address = self._address
         doing = "starting Ray" if self.is_local else f"connecting to Ray at {address}"
         print(doing, file=sys.stderr, flush=True)
@@ -62,7 +62,8 @@ class Connection:
         try:
             if not self.is_local:
                 address = _found() if address == "auto" else address
-                greet(address)
+                if address != "auto":
+                    greet(address)
             ray.init(
                 address=address,
                 include_dashboard=False if self.is_local else None,
@@ -91,21 +92,6 @@ class Connection:
             self._opened = False
 
 
-def _shorten_news() -> None:
-    """Lets Ray tell what has happened to its cluster in a line, on stderr.
-
-    It prints that in each driver, whatever it is told of logs: of a machine that was lost, for one,
-    the last lines of its log and a dump of its stack.
-    """
-    from ray._private import worker
-
-    def tell(news: dict[str, Any], ignore_prefix: bool) -> None:
-        text = first_line(Exception("\n".join(news["lines"])))
-        print(f"Ray: {text}", file=sys.stderr, flush=True)
-
-    worker.print_to_stdstream = tell
-
-
 def greet(address: str) -> None:
     """Greets what listens at an address: Ray would go on trying for minutes, whatever it is.
 
@@ -130,11 +116,15 @@ def greet(address: str) -> None:
 def _found() -> str:
     """Returns the address of this machine's cluster, which may be gone.
 
+    As Ray finds it by itself; `auto` where it is not the Ray that this was read in, 2.60.
+
     Raises:
         ConnectionError: There has been none.
     """
-    from ray._private.services import canonicalize_bootstrap_address
-
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:
+        return "auto"
     address: str | None = canonicalize_bootstrap_address("auto")
     if address is None:
         raise ConnectionError("none is known on this machine")

@@ -9,11 +9,6 @@ Whatever may hang is done in threads that nobody waits for.
 
 from __future__ import annotations
 
-import asyncio
-import codecs
-import io
-import logging
-import os
 import signal
 import sys
 import threading
@@ -25,14 +20,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mlops.cluster.job_log import JobLog
+from mlops.cluster.job_server import Reading, log_file
 from mlops.errors import RemoteJobError, first_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-# Seconds that an answer may take, from its one piece to the next; a folder is sent in one.
-ANSWER_SECONDS = 30.0
-UPLOAD_SECONDS = 600.0
 # Seconds from one question for the job's state to the next.
 STATE_SECONDS = 3.0
 # Seconds without a line after which the log is read again: twice as many each time that this brings
@@ -50,33 +43,11 @@ ATTEMPTS = 3
 STATE, STOP = "state", "stop"
 
 
-def connect(address: str) -> JobSubmissionClient:
-    """Returns Ray's client of a job server, each of whose requests has a time limit.
-
-    Args:
-        address: `http://` of the server.
-    """
-    from ray.job_submission import JobSubmissionClient
-
-    # RAY_ADDRESS would win over what is given.
-    os.environ["RAY_API_SERVER_ADDRESS"] = address
-    # They tell of each file that is sent, and of each connection that is closed.
-    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-    class Client(JobSubmissionClient):
-        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            seconds = UPLOAD_SECONDS if method == "PUT" else ANSWER_SECONDS
-            return super()._do_request(method, endpoint, timeout=seconds, **options)
-
-    return Client(address)
-
-
 class RemoteJob:
     """A job that has been sent to a cluster.
 
     Args:
-        client: Of its job server (see `connect`).
+        client: Of its job server (see `job_server.connect`).
         number: Ray's name for the job.
         address: The server's.
     """
@@ -162,9 +133,9 @@ class RemoteJob:
     def _stop(self) -> None:
         self._events.put((STOP, _said(lambda: self._client.stop_job(self._number))))
 
-    def _read(self, pause: float) -> _Reading:
+    def _read(self, pause: float) -> Reading:
         self.log.begin_again()
-        return _Reading(self._client, self._number, self._events, pause)
+        return Reading(self._client, self._number, self._events, pause)
 
     def _answered(self) -> None:
         if self._has_told:
@@ -257,55 +228,9 @@ class RemoteJob:
 
     def _read_file(self, node: str) -> None:
         self.log.begin_again()
-        asked = f"submission_id={self._number}&node_id={node}&lines=-1&timeout={UPLOAD_SECONDS:.0f}"
-        path = f"/api/v0/logs/file?{asked}"
-        with self._client._do_request("GET", path, stream=True) as answer:
-            if answer.status_code != 200:
-                raise RuntimeError(f"status code {answer.status_code}: {answer.text}")
-            # As the server reads it for those that follow it.
-            utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-            decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-            for piece in answer.iter_content(2**16):
-                self.log.add(decoder.decode(piece))
-            self.log.add(decoder.decode(b"", final=True))
+        for text in log_file(self._client, self._number, node):
+            self.log.add(text)
         self.log.end()
-
-
-class _Reading:
-    """One reading of a job's log, from its beginning: as Ray follows it, in a thread.
-
-    Each piece is an event of this object, and its end, for whatever reason, is one of None.
-    """
-
-    def __init__(
-        self,
-        client: JobSubmissionClient,
-        number: str,
-        events: Queue[tuple[object, Any]],
-        pause: float,
-    ) -> None:
-        self._client, self._number, self._events = client, number, events
-        self._loop = asyncio.new_event_loop()
-        self._task = self._loop.create_task(self._read(pause))
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def close(self) -> None:
-        """Ends it."""
-        with suppress(RuntimeError):  # it has ended
-            self._loop.call_soon_threadsafe(self._task.cancel)
-
-    def _run(self) -> None:
-        with suppress(asyncio.CancelledError):
-            self._loop.run_until_complete(self._task)
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
-
-    async def _read(self, pause: float) -> None:
-        await asyncio.sleep(pause)
-        with suppress(Exception):  # what is wrong is told by who asks for the state
-            async for text in self._client.tail_job_logs(self._number):
-                self._events.put((self, text))
-        self._events.put((self, None))
 
 
 def _said(ask: Callable[[], Any]) -> Any:

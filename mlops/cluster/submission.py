@@ -24,7 +24,8 @@ from urllib.request import urlopen
 
 from mlops.cluster.connection import CONNECT_SECONDS, authenticate, greet
 from mlops.cluster.job_log import JobLog
-from mlops.cluster.remote_job import RemoteJob, connect
+from mlops.cluster.job_server import connect
+from mlops.cluster.remote_job import RemoteJob
 from mlops.errors import InputError, RemoteJobError, first_line
 
 if TYPE_CHECKING:

@@ -44,7 +44,6 @@ def load(
         SettingsError: With every problem of the file and the flags, a line each.
         SystemExit: After `--help`.
     """
-    default = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{name}",
         description=description,
@@ -54,16 +53,35 @@ def load(
     parser.add_argument(
         "--config", metavar="FILE", help=f"YAML file (default: configs/{name}.yaml)"
     )
-    config: dict[str, Path] = {}
+    flags, unknown, file = _read_flags(job, argv, parser)
+    problems = _unknown_flags(unknown, parser)
+    default = Path(__file__).parents[2] / "configs" / f"{name}.yaml"
+    if file is not None:
+        values = _read_yaml(file, problems)
+    else:
+        values = _read_yaml(default, problems) if default.exists() else {}
+    settings = _validated(job, _merged(values, flags), problems)
+    if recorded is not None and getattr(settings, "resume", False):
+        given = flags if file is None else _merged(values, flags)
+        settings = _validated(job, _merged(recorded(settings), given), [])
+    return settings
+
+
+def _read_flags(
+    job: type[BaseModel], argv: Sequence[str], parser: argparse.ArgumentParser
+) -> tuple[dict[str, Any], list[str], Path | None]:
+    """Returns the settings that flags give, the tokens that are no flags, and `--config`."""
     unknown: list[str] = []
+    file: Path | None = None
 
     def parse(parser: argparse.ArgumentParser, args: Any, namespace: Any = None) -> Any:
+        nonlocal file
         for action in parser._actions:
             action.help = (action.help or "").replace(" (default: None)", "")
         known, rest = parser.parse_known_args(args, namespace)
         unknown.extend(rest)
         if known.config is not None:
-            config["file"] = Path(known.config)
+            file = Path(known.config)
         del known.config
         return known
 
@@ -83,16 +101,7 @@ def load(
         )()
     except UnreadableSetting as error:
         raise SettingsError(_unreadable(error)) from error
-    problems = _unknown_flags(unknown, parser)
-    if "file" in config:
-        values = _read_yaml(config["file"], problems)
-    else:
-        values = _read_yaml(default, problems) if default.exists() else {}
-    settings = _validated(job, _merged(values, flags), problems)
-    if recorded is not None and getattr(settings, "resume", False):
-        given = _merged(values, flags) if "file" in config else flags
-        settings = _validated(job, _merged(recorded(settings), given), [])
-    return settings
+    return flags, unknown, file
 
 
 def again(name: str, argv: Sequence[str], *, study: str) -> str:

@@ -23,7 +23,7 @@ _CLUSTER = re.compile(r"auto|local|[^/@\s]+:\d+")
 
 # Settings that there were, and what is said to who still gives them.
 GONE = {
-    "resources.cpu_workers": "is gone since 0.2, for such a study could not be told again; leave "
+    "resources.cpu_workers": "is gone since 0.2, as trials of two kinds of workers differ; leave "
     "it out, and set resources.gpus_per_worker to 0 to train on cores"
 }
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import InputError
 from mlops.nn.records import MERIT, NO_MERIT, merit
-from mlops.tracking.store.store import Store
+from mlops.settings.sections import TrackingSettings
+from mlops.tracking.store.store import Store, open_store, prepare_environment
 from mlops.tracking.study.record import (
     StudyRecord,
     TrialRecord,
@@ -63,6 +64,33 @@ class Before:
     ends: Sequence[int] = ()
     unsent: Sequence[Call] = ()
     weights: bytes = b""
+
+
+def open_record(tracking: TrackingSettings) -> Store:
+    """Opens the store that studies are on record in.
+
+    Raises:
+        TrackingError: It cannot be used.
+    """
+    prepare_environment(retries=0)
+    return open_store(tracking.uri, tracking.experiment)
+
+
+def recorded_settings(study: str | None, tracking: TrackingSettings) -> dict[str, Any]:
+    """Reads what a study that is to be resumed was begun with, but for that run's own concerns.
+
+    Args:
+        study: Its name; None for the last one.
+        tracking: Where it is on record.
+
+    Raises:
+        InputError: There is no such study.
+        TrackingError: The store cannot be asked.
+    """
+    record = recorded_study(open_record(tracking), study)
+    settings = {**record.settings, "study": record.name, "tracking": tracking.model_dump()}
+    this_time = {"time_budget": None, "target": None, "address": None}
+    return {**settings, "max_evals": max(record.ends), **this_time}
 
 
 def recorded_study(store: Store, name: str | None) -> StudyRecord:

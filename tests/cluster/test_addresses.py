@@ -6,11 +6,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from servers import free_port
 
-from mlops.cluster import connection, remote_job, submission
+from mlops.cluster import connection, job_server, news, submission
 from mlops.errors import InputError
 
 
@@ -94,6 +95,27 @@ def test_what_listens_takes_no_jobs(scheme: str, other_server: str, silent_serve
 def test_no_request_to_a_job_server_waits_for_ever(
     silent_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_job, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(job_server, "ANSWER_SECONDS", 0.5)
     with pytest.raises(OSError, match="Read timed out"):
-        remote_job.connect(f"http://{silent_server}")
+        job_server.connect(f"http://{silent_server}")
+
+
+def test_where_the_insides_of_ray_are_others_its_own_ways_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private import services, worker
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    assert connection._found() != "auto"
+    monkeypatch.delattr(services, "canonicalize_bootstrap_address")
+    assert connection._found() == "auto"
+    monkeypatch.delattr(worker, "print_to_stdstream")
+    news.shorten()
+    assert not hasattr(worker, "print_to_stdstream")
+
+    class OtherClient:
+        def get_job_logs(self, number: str) -> str:
+            return f"all of {number}\n"
+
+    client: Any = OtherClient()
+    assert [*job_server.log_file(client, "job 1", "node")] == ["all of job 1\n"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from mlops.cluster import remote_job, submission
+from mlops.cluster import job_server, remote_job, submission
 from mlops.console import leave, run_job
 
 
@@ -16,7 +16,7 @@ class Impatient(remote_job.RemoteJob):
     """Does not wait long once the job is sent."""
 
     def follow(self) -> Any:
-        remote_job.ANSWER_SECONDS = 4.0
+        job_server.ANSWER_SECONDS = 4.0
         remote_job.STATE_SECONDS = 0.5
         remote_job.SILENCE_SECONDS = 3.0
         remote_job.LONGEST_SILENCE_SECONDS = 24.0

@@ -19,12 +19,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import ray.tune.tune as tune_module
 
 from mlops.console import run_job
 from mlops.nn.records import METRIC_NAMES
 from mlops.tracking.models import registry
 from mlops.tracking.store.store import Store, open_store
 from mlops.tracking.study.storage import RECORD, study_folder
+from mlops.tuning import known
+from mlops.tuning.training import loop
 from ray_jobs import train, tune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("ray_cluster")]
@@ -234,6 +237,42 @@ def test_pruned_trials_are_told_apart(store: Store) -> None:
         epochs = epochs_of(store, run, "val_loss")
         assert epochs == list(range(1, len(epochs) + 1))
         assert (len(epochs) == 8) == (run.data.tags["outcome"] == "completed")
+
+
+@pytest.fixture
+def unknown_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray of a version whose loop nobody has read."""
+    monkeypatch.setattr(loop, "READ_IN", "0.1")
+    monkeypatch.setattr(tune_module, "TuneController", None)
+    known._tell.cache_clear()
+
+
+def test_tunes_own_loop_trains_the_same_trials(
+    store: Store, recorded: dict[str, Any], unknown_loop: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    result = study("--max_evals", 7, "--pack_size", 2, "--study", "by Tune's own")
+    assert tune_module.TuneController is loop.TUNES_OWN
+    assert "and 0.1 was read: Tune's own loop trains" in capfd.readouterr().err
+    ours, theirs = (children(store, done["run_id"]) for done in (recorded, result))
+    for one, other in zip(ours, theirs, strict=True):
+        del one.data.metrics["seconds"], other.data.metrics["seconds"]
+        assert (one.data.params, one.data.metrics) == (other.data.params, other.data.metrics)
+        assert other.info.status == "FINISHED"
+        assert epochs_of(store, other, "val_loss") == [1, 2, 3]
+    assert result["best"]["trial"] == recorded["best"]["trial"]
+
+
+def test_a_study_that_tunes_own_loop_stops_goes_on(store: Store, unknown_loop: None) -> None:
+    flags = ["--pack_size", 2, "--epochs", 400, "--study", "stopped by Tune's own"]
+    stopped = study("--max_evals", 40, "--target", 0.5, *flags)
+    assert stopped["stopped"].startswith("the target was reached")
+    assert set(stopped["outcomes"]) <= {"completed", "interrupted"}
+    assert {run.info.status for run in children(store, stopped["run_id"])} <= {
+        "FINISHED",
+        "KILLED",
+    }
+    done = study("--study", "stopped by Tune's own", "--resume", "--epochs", 400)
+    assert done["outcomes"] == {"completed": 40}
 
 
 @pytest.mark.parametrize("algorithm", ["optuna", "random"])

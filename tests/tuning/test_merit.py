@@ -27,7 +27,8 @@ from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.writer import weights_name
 from mlops.tuning import resuming
 from mlops.tuning.training.checkpoint import Told
-from mlops.tuning.training.trial import PackOptions, PackTrial
+from mlops.tuning.training.options import PackOptions
+from mlops.tuning.training.trial import PackTrial
 from mlops.tuning.watching.ledger import Ledger
 
 DEFAULT = Hyperparameters(hidden_dims=(2,), epochs=6)

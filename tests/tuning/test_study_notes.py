@@ -11,7 +11,7 @@ import pytest
 from mlops.data.notes import to_json
 from mlops.errors import TableError
 from mlops.settings.sections import DataSettings
-from mlops.tuning.study import _load
+from mlops.tuning.preparation import load_table
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def noted(tmp_path: Path) -> DataSettings:
 def test_notes_are_told_with_their_cells_and_kept_without(
     noted: DataSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    parts = _load(noted)
+    parts = load_table(noted)
     assert {(note.code, note.column) for note in parts.notes} == {
         ("constant_column", "same"),
         ("odd_cells", "x"),
@@ -43,10 +43,10 @@ def test_notes_are_told_with_their_cells_and_kept_without(
 def test_a_strict_study_refuses_what_is_to_be_noted(
     noted: DataSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    notes = _load(noted).notes
+    notes = load_table(noted).notes
     capfd.readouterr()
     with pytest.raises(TableError) as caught:
-        _load(noted.model_copy(update={"strict": True}))
+        load_table(noted.model_copy(update={"strict": True}))
     assert caught.value.problems == [f"data.strict: {note}" for note in notes]
     assert capfd.readouterr().err == ""
 
@@ -54,11 +54,11 @@ def test_a_strict_study_refuses_what_is_to_be_noted(
 def test_what_is_wished_is_no_reason_to_refuse(noted: DataSettings) -> None:
     strict = {"strict": True, "drop": ["x"]}
     with pytest.raises(TableError) as caught:
-        _load(noted.model_copy(update=strict))
+        load_table(noted.model_copy(update=strict))
     [problem] = caught.value.problems
     assert problem.startswith("data.strict: `same`: ")
     strict["drop"] = ["same", "x"]
-    parts = _load(noted.model_copy(update=strict))
+    parts = load_table(noted.model_copy(update=strict))
     assert [(note.code, note.column) for note in parts.notes] == [
         ("dropped", "x"),
         ("dropped", "same"),
@@ -66,5 +66,5 @@ def test_what_is_wished_is_no_reason_to_refuse(noted: DataSettings) -> None:
 
 
 def test_a_table_without_notes_passes_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
-    assert _load(DataSettings(sklearn="iris", strict=True)).notes == ()
+    assert load_table(DataSettings(sklearn="iris", strict=True)).notes == ()
     assert capfd.readouterr().err == ""

@@ -11,9 +11,12 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from mlops.configuration.space import Choice, Distribution, Int, Point, SearchSpace
+from mlops.tuning.known import is_known
 
 # The name of the metric that searchers are told.
 SCORE = "score"
+# The versions of which `tpe` uses the insides.
+READ_IN = {"ray": "2.60", "hyperopt": "0.3"}
 
 Domains = Mapping[str, Any]
 
@@ -35,11 +38,10 @@ def ask(searcher: Searcher, trial_ids: Sequence[str]) -> list[dict[str, Any]]:
 
 def import_searcher(algorithm: str) -> None:
     """Imports what an algorithm needs, which takes about a second."""
-    if algorithm in _MODULES:
-        importlib.import_module(_MODULES[algorithm])
-
-
-_MODULES = {"hyperopt": "mlops.tuning.search.tpe", "optuna": "ray.tune.search.optuna"}
+    if algorithm == "hyperopt":
+        _hyperopt_search()
+    elif algorithm == "optuna":
+        importlib.import_module("ray.tune.search.optuna")
 
 
 def domains_of(space: SearchSpace) -> Domains:
@@ -55,12 +57,23 @@ def _domain(entry: Distribution) -> Any:
     return (tune.loguniform if entry.log else tune.uniform)(entry.low, entry.high)
 
 
+def _hyperopt_search() -> type[Searcher]:
+    """Returns HyperOptSearch made for packs, or Ray's own where it is not the one that was read."""
+    slower = "HyperOptSearch proposes as it is, more slowly after hundreds of trials"
+    if not all(is_known(library, read_in, slower) for library, read_in in READ_IN.items()):
+        from ray.tune.search.hyperopt import HyperOptSearch
+
+        own: type[Searcher] = HyperOptSearch
+        return own
+    from mlops.tuning.search.tpe import PackHyperOptSearch
+
+    return PackHyperOptSearch
+
+
 def _hyperopt(
     domains: Domains, mode: str, initial_points: int, first: list[Point], seed: int
 ) -> Searcher:
-    from mlops.tuning.search.tpe import PackHyperOptSearch
-
-    searcher = PackHyperOptSearch(
+    searcher = _hyperopt_search()(
         points_to_evaluate=[dict(point) for point in first] or None,
         n_initial_points=initial_points,
         random_state_seed=seed,

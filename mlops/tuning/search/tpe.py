@@ -218,9 +218,7 @@ def split_at_once(
 
 @scope.define
 def mixture_at_once(
-    weights: np.ndarray,
-    mus: np.ndarray,
-    sigmas: np.ndarray,
+    *mixture: np.ndarray,
     low: float,
     high: float,
     q: float | None = None,
@@ -232,15 +230,14 @@ def mixture_at_once(
     hyperopt's `GMM1` does so one by one, which is a quarter of the whole.
 
     Args:
-        weights: Of each component, 1 in all: [components].
-        mus: Means.
-        sigmas: Standard deviations.
+        mixture: Weights of the components, 1 in all, means, standard deviations: [components] each.
         low: Lower bound.
         high: Upper bound, itself left out.
         q: What to round to a multiple of; None for no rounding.
         rng: numpy's generator.
         size: Shape of the samples.
     """
+    weights, mus, sigmas = mixture
     samples = np.empty(int(np.prod(size)))
     left = np.arange(len(samples))
     while len(left):
@@ -255,16 +252,14 @@ def mixture_at_once(
 
 @scope.define
 def log_mixture_at_once(
-    weights: np.ndarray,
-    mus: np.ndarray,
-    sigmas: np.ndarray,
+    *mixture: np.ndarray,
     low: float,
     high: float,
     rng: Any = None,
     size: Any = (),
 ) -> np.ndarray:
     """Draws what has a logarithm from `mixture_at_once`: hyperopt's `LGMM1`."""
-    return np.exp(mixture_at_once(weights, mus, sigmas, low, high, rng=rng, size=size))
+    return np.exp(mixture_at_once(*mixture, low=low, high=high, rng=rng, size=size))
 
 
 @scope.define

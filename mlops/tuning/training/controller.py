@@ -1,4 +1,4 @@
-"""Ray Tune's loop, as packs need it."""
+"""Ray Tune's loop, as packs need it: made of the inside of Ray 2.60, see `loop`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import faulthandler
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,71 +18,11 @@ from ray import tune
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import MERIT, NO_MERIT, EpochRecord, Outcome, TrialResult, merit
-from mlops.nn.tasks.task import Task
 from mlops.tuning.training.checkpoint import Checkpoints, Told
+from mlops.tuning.training.options import PackOptions, SharedRows
 
 if TYPE_CHECKING:
     from mlops.nn.training import PackTraining
-
-# Seconds between reports of a worker: people look once a second.
-REPORT_SECONDS = 1.0
-# Each costs the driver some milliseconds, while its worker waits: so there are fewer of each where
-# there are many, and at most so many of all together.
-FEW_WORKERS = 8
-SELDOM_SECONDS = 4.0
-REPORTS_A_SECOND = 20.0
-
-
-def report_every(workers: int) -> float:
-    """Returns the seconds from one report of a worker to the next, by how many there may be."""
-    seldom = min(SELDOM_SECONDS, workers / FEW_WORKERS)
-    return max(REPORT_SECONDS, seldom, workers / REPORTS_A_SECOND)
-
-
-@dataclass(frozen=True)
-class SharedRows:
-    """The rows of a study in the object store.
-
-    Attributes:
-        arrays: Reference to (x_train, y_train, x_val, y_val), one copy a host.
-        task: What is to be told of them.
-    """
-
-    arrays: ray.ObjectRef
-    task: Task
-
-
-@dataclass(frozen=True)
-class PackOptions:
-    """What all packs of a study have in common.
-
-    Attributes:
-        seed: The study's seed.
-        metric: What trials are compared by.
-        eta: Prune to 1/eta at rungs; None for no pruning.
-        min_epochs: The first rung.
-        threads: Threads of a worker.
-        gpus: What part of a GPU a worker has, and of its memory; it trains on cores with 0.
-        precision: Of matrix products, a name in `precision.DTYPES`.
-        checkpoint_every: Seconds from one checkpoint of a pack to the next; None for one only when
-            the study stops.
-        checkpoints: The folder for them, that all workers share, an absolute path or a URI; None
-            for none.
-        timeout: Seconds that a worker may go without an epoch before it is ended; None for ever.
-        report_every: Seconds from one report of a pack to the next.
-    """
-
-    seed: int
-    metric: str
-    eta: int | None
-    min_epochs: int
-    threads: int
-    gpus: float = 0.0
-    precision: str = "float32"
-    checkpoint_every: float | None = None
-    checkpoints: str | None = None
-    timeout: float | None = None
-    report_every: float = REPORT_SECONDS
 
 
 class PackTrial(tune.Trainable):

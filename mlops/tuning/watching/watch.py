@@ -7,11 +7,11 @@ import sys
 import time
 from typing import Any
 
-import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from mlops.tracking.study.logger import failure_reason
+from mlops.tuning.training.loop import end_worker
 from mlops.tuning.watching.stopping import Stop
 
 # A worker that can ends itself in time, and says where it hung.
@@ -87,8 +87,7 @@ class Watch(Callback):
     def _end_silent(self, too_long_ago: float) -> None:
         for trial in [trial for trial, heard in self._heard.items() if heard < too_long_ago]:
             del self._heard[trial]
-            if trial.temporary_state.ray_actor is not None:
-                ray.kill(trial.temporary_state.ray_actor)
+            end_worker(trial)
 
 
 def _tell(text: str) -> None:

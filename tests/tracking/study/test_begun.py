@@ -32,7 +32,7 @@ from mlops.tracking.study.begun import (
 from mlops.tracking.study.record import PACKING_TAG, find_study
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.study_run import StudyRun
-from mlops.tuning import study
+from mlops.tuning import resuming
 
 BEGUN = TuneSettings(
     epochs=30,
@@ -58,7 +58,7 @@ def resumed_settings(store: Store, name: str) -> TuneSettings:
         TuneSettings,
         ["--study", name, "--resume", "--tracking.uri", store.uri],
         name="tune",
-        recorded=lambda given: study.recorded_settings(given.study, given.tracking),
+        recorded=lambda given: resuming.recorded_settings(given.study, given.tracking),
     )
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,11 +20,12 @@ from ray.tune.search.hyperopt import HyperOptSearch
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.tracking.study.record import TrialRecord
+from mlops.tuning import known as known_versions
 from mlops.tuning.search import tpe
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
 from mlops.tuning.search.proposals import Proposals
-from mlops.tuning.search.searchers import SCORE, SEARCHERS, ask, domains_of
+from mlops.tuning.search.searchers import READ_IN, SCORE, SEARCHERS, ask, domains_of
 from mlops.tuning.search.tpe import BEST, CANDIDATES, PackHyperOptSearch
 
 Params = dict[str, Any]
@@ -190,11 +192,10 @@ def test_points_from_one_model_differ_and_are_complete(space: SearchSpace) -> No
 @pytest.mark.parametrize("q", [None, 1.0])
 def test_drawing_at_once_is_drawing_from_hyperopts_mixture(q: float | None) -> None:
     """The share of samples below each cut, within 5 standard errors; a bound halves the first."""
-    weights, mus = np.array([0.5, 0.3, 0.2]), np.array([0.0, 4.0, 9.0])
-    sigmas = np.array([3.0, 0.3, 4.0])
+    mixture = [np.array(row) for row in ([0.5, 0.3, 0.2], [0.0, 4.0, 9.0], [3.0, 0.3, 4.0])]
     drawn = [
         scope._impls[name](
-            weights, mus, sigmas, 0.0, 10.0, q=q, rng=np.random.default_rng(1), size=(4000,)
+            *mixture, low=0.0, high=10.0, q=q, rng=np.random.default_rng(1), size=(4000,)
         )
         for name in ("mixture_at_once", "GMM1")
     ]
@@ -206,7 +207,7 @@ def test_drawing_at_once_is_drawing_from_hyperopts_mixture(q: float | None) -> N
     shares = [np.searchsorted(np.sort(samples), cuts) / 4000 for samples in drawn]
     assert np.abs(shares[0] - shares[1]).max() < 5 * math.sqrt(0.25 * 2 / 4000)
     logs = scope._impls["log_mixture_at_once"](
-        weights, mus, sigmas, 0.0, 10.0, rng=np.random.default_rng(1), size=(4000,)
+        *mixture, low=0.0, high=10.0, rng=np.random.default_rng(1), size=(4000,)
     )
     if q is None:
         assert np.array_equal(logs, np.exp(drawn[0]))
@@ -415,3 +416,40 @@ def test_every_algorithm_begins_with_the_default(algorithm: str, space: SearchSp
     assert points[0] == first
     assert len(points) == 6
     assert all(set(point) == set(space.paths()) for point in points)
+
+
+@pytest.mark.parametrize("library", READ_IN)
+def test_where_insides_are_not_those_that_were_read_hyperopt_proposes_as_it_is(
+    library: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first hundred of trials are the same."""
+
+    def proposed() -> list[Params]:
+        proposals, trials = Proposals(SPACE, DEFAULT), []
+        search = PackSearch(proposals, max_evals=40, packing=Packing(4, 2), workers=1)
+        while isinstance(pack := search.suggest("pack"), dict):
+            trials += pack["trials"]
+            scores = [[t["number"], bowl(t["params"])] for t in pack["trials"]]
+            search.on_trial_complete("pack", {"scores": scores})
+        return trials
+
+    ours = proposed()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(READ_IN, library, "0.1")
+    known_versions._tell.cache_clear()
+    searcher = SEARCHERS["hyperopt"](domains_of(SPACE), "max", 4, [], 7)
+    assert type(searcher) is HyperOptSearch
+    assert proposed() == ours
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"{library} is [\d.]+, and 0\.1 was read: HyperOptSearch .*", line)
+
+
+@pytest.mark.parametrize(
+    ("read_in", "is_known"),
+    [("2.60", True), ("2.60.0", True), ("2.6", False), ("2.61", False), ("2.60.1", False)],
+)
+def test_a_version_is_known_by_whole_numbers(
+    read_in: str, is_known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_versions, "version", lambda library: "2.60.0")
+    assert known_versions.is_known("ray", read_in, "it is done otherwise") == is_known

@@ -28,7 +28,8 @@ from mlops.files import exists
 from mlops.nn.device.passes import Passes
 from mlops.nn.tasks.classification import Classification
 from mlops.tuning.training import checkpoint
-from mlops.tuning.training.trial import PackOptions, PackTrial, SharedRows
+from mlops.tuning.training.options import PackOptions, SharedRows
+from mlops.tuning.training.trial import PackTrial
 
 Report = dict[str, Any]
 
@@ -515,10 +516,10 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_last_ones_place(
 PROCESS = """
 import sys
 sys.path[:0] = [sys.argv[1], sys.argv[3]]
-import mlops.tuning.training.trial
+from mlops.tuning.training import options, trial
 import test_checkpoint as tests
-mlops.tuning.training.trial.ray.get = lambda given: given
-options = tests.replace(tests.OPTIONS, report_every=mlops.tuning.training.trial.REPORT_SECONDS)
+trial.ray.get = lambda given: given
+options = tests.replace(tests.OPTIONS, report_every=options.REPORT_SECONDS)
 tests.to_the_end(tests.worker(sys.argv[2], options, pack=tests.LONG))
 """
 LONG = config(2, {number: replace(member, epochs=150) for number, member in MEMBERS.items()})

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from mlops.tuning import execution
+from mlops.tuning.training import loop
 from mlops.tuning.training.controller import PackController
 from mlops.tuning.training.trial import PackTrial
 
@@ -66,9 +66,10 @@ class Watching(Callback):
 @pytest.fixture
 def watched(ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watching:
     watching = Watching()
-    monkeypatch.setattr(tune_module, "TuneController", PackController)
-    monkeypatch.setattr(execution.os, "environ", dict(execution.os.environ))
-    execution._set_up_tune(workers=2)
+    monkeypatch.setattr(tune_module, "TuneController", loop.TUNES_OWN)
+    monkeypatch.setattr(loop.os, "environ", dict(loop.os.environ))
+    loop.set_up(workers=2)
+    assert tune_module.TuneController is PackController
     tune.run(
         tune.with_resources(instant(), {"CPU": 1}),
         config={"pack": tune.grid_search(list(range(PACKS)))},

@@ -23,13 +23,13 @@ from mlops.nn.records import EpochRecord, Outcome, TrialResult
 from mlops.nn.tasks.classification import Classification
 from mlops.nn.tasks.metrics import METRICS
 from mlops.tracking.study.record import TrialRecord
-from mlops.tuning.training.trial import (
+from mlops.tuning.training.options import (
     REPORTS_A_SECOND,
     PackOptions,
-    PackTrial,
     SharedRows,
     report_every,
 )
+from mlops.tuning.training.trial import PackTrial
 from mlops.tuning.watching.ledger import Ledger, Row
 from mlops.tuning.watching.progress import Progress
 from mlops.tuning.watching.stopping import Stop

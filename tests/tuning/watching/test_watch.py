@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mlops.tuning.training import loop
 from mlops.tuning.watching import watch
 from mlops.tuning.watching.ledger import Ledger
 from mlops.tuning.watching.stopping import Stop
@@ -31,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     killed: list[str] = []
-    monkeypatch.setattr(watch.ray, "kill", killed.append)
+    monkeypatch.setattr(loop.ray, "kill", killed.append)
     return killed
 
 
@@ -84,6 +85,20 @@ def test_a_worker_is_not_silent_before_it_is_to_report(
     clock.now += report_every + 2 + 6
     watch.on_step_end()
     assert killed == ["seldom"]
+
+
+def test_a_worker_that_tune_does_not_name_is_left_to_end_itself(
+    clock: Clock, killed: list[str]
+) -> None:
+    watch, stop = watching(silence=10)
+    starting, of_other_tune = Pack("starting"), Pack("unknown")
+    starting.temporary_state.ray_actor = None
+    del of_other_tune.temporary_state
+    for pack in (starting, of_other_tune):
+        watch.on_trial_start(trial=pack)  # type: ignore[arg-type]
+    clock.now += 30
+    watch.on_step_end()
+    assert (killed, stop.stop_all()) == ([], False)
 
 
 def test_without_a_limit_nothing_is_too_long(clock: Clock, killed: list[str]) -> None:
