@@ -120,7 +120,7 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
 
     from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
-    from mlops.nn.tasks.task import BY_NAME, task_of
+    from mlops.nn.tasks.task import task_of
 
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     if description.get("format") != FORMAT:
@@ -132,11 +132,8 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
     encoder = FeatureEncoder.from_json(description["preprocessing"])
     try:
         task = task_of(description)
-    except KeyError as error:
-        raise TrackingError(
-            f"a model's task must be one of {', '.join(BY_NAME)}, got {error.args[0]!r}; use the "
-            "version of this package that wrote it"
-        ) from error
+    except ValueError as error:
+        raise TrackingError(str(error)) from error
     mlp = MLP.of(hyperparameters, encoder.width, task.n_outputs)
     try:
         mlp.load_state_dict(load_file(folder / WEIGHTS))

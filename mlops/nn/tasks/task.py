@@ -16,6 +16,12 @@ def task_of(description: dict[str, Any]) -> Task:
     """Returns the task that a model's description says; one without was of classes.
 
     Raises:
-        KeyError: This version knows none of that name.
+        ValueError: This version knows none of that name.
     """
-    return BY_NAME[description.get("task", Classification.name)].from_json(description)
+    name = description.get("task", Classification.name)
+    if name not in BY_NAME:
+        raise ValueError(
+            f"a model's task must be one of {', '.join(BY_NAME)}, got {name!r}; use the version of "
+            "this package that wrote it"
+        )
+    return BY_NAME[name].from_json(description)
