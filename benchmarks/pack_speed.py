@@ -37,6 +37,7 @@ from benchmarks.report import Row
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.device.precision import DTYPES, applied
 from mlops.nn.records import TrialResult
+from mlops.nn.tasks.classification import Classification
 from mlops.nn.training import fit
 
 
@@ -251,7 +252,7 @@ def fit_pack(
         data.y_train.numpy(),
         data.x_val.numpy(),
         data.y_val.numpy(),
-        data.n_classes,
+        Classification(range(data.n_classes)),
         seed=0,
         device=device,
         precision=precision,

@@ -28,6 +28,7 @@ from benchmarks.report import Row
 from benchmarks.search_quality import make_task, quality_row
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.records import TrialResult
+from mlops.nn.tasks.classification import Classification
 from mlops.nn.training import fit
 from mlops.settings.study import TuneSettings
 from mlops.tuning.search.packing import Packing
@@ -37,7 +38,7 @@ from mlops.tuning.search.searchers import SCORE, SEARCHERS
 
 OURS, HYPEROPT, RANDOM = "hyperopt", "hyperopt as it is", "random"
 
-Task = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]
+Table = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Classification]
 """x_train, y_train, x_val, y_val, classes."""
 PACKING = Packing(pack_size=48, packs_in_flight=2)
 
@@ -50,12 +51,12 @@ def main() -> None:
     parser.add_argument("--no-save", action="store_true")
     args = parser.parse_args()
     SEARCHERS[HYPEROPT] = _hyperopt_as_it_is
-    task = _task()
+    table = _table()
     scores: dict[str, list[list[float]]] = {OURS: [], HYPEROPT: [], RANDOM: []}
     seconds = dict.fromkeys(scores, 0.0)
     for seed in range(args.seeds):
         for algorithm in scores:
-            found, spent = search(algorithm, task, args.trials, args.epochs, seed)
+            found, spent = search(algorithm, table, args.trials, args.epochs, seed)
             scores[algorithm].append(found)
             seconds[algorithm] += spent / args.seeds
             told = f"best {max(found):.4f}, last quarter {lately(found):.4f}, search {spent:.1f} s"
@@ -66,18 +67,18 @@ def main() -> None:
 
 
 def search(
-    algorithm: str, task: Task, trials: int, epochs: int, seed: int
+    algorithm: str, table: Table, trials: int, epochs: int, seed: int
 ) -> tuple[list[float], float]:
     """Run a search and return its trials' scores in order, and the searcher's seconds."""
     given = TuneSettings(**yaml.safe_load(SEED_TASK.read_text()), seed=seed)
     default = Hyperparameters.from_dict({**given.default_configuration.to_dict(), "epochs": epochs})
-    proposals = Proposals(given.search_space, default, algorithm=algorithm, mode="max", seed=seed)
+    proposals = Proposals(given.search_space, default, algorithm=algorithm, seed=seed)
     searcher = PackSearch(proposals, max_evals=trials, packing=PACKING, workers=1)
     scores: dict[int, float] = {}
     spent, began = 0.0, time.monotonic()
     while isinstance(pack := searcher.suggest("pack"), dict):
         spent += time.monotonic() - began
-        found = train(pack["trials"], task, seed)
+        found = train(pack["trials"], table, seed)
         scores |= found
         began = time.monotonic()
         searcher.on_trial_complete("pack", {"scores": list(found.items())})
@@ -85,14 +86,14 @@ def search(
     return [scores[number] for number in originals], spent
 
 
-def train(trials: Sequence[Mapping[str, Any]], task: Task, seed: int) -> dict[int, float]:
+def train(trials: Sequence[Mapping[str, Any]], table: Table, seed: int) -> dict[int, float]:
     """Train a pack and return its scores by trial."""
     new = [trial for trial in trials if trial["duplicate_of"] is None]
     if not new:
         return {}
     members = [Hyperparameters.from_dict(trial["params"]) for trial in new]
     numbers = [trial["number"] for trial in new]
-    events = fit(members, *task, seed=seed, numbers=numbers)
+    events = fit(members, *table, seed=seed, numbers=numbers)
     return {e.trial: e.score or 0.0 for e in events if isinstance(e, TrialResult)}
 
 
@@ -120,10 +121,10 @@ def rows_of(
     ]
 
 
-def _task() -> Task:
+def _table() -> Table:
     x, y = make_task()
     x = ((x - x.mean(0)) / x.std(0)).astype(np.float32)
-    return x[:2400], y[:2400], x[2400:], y[2400:], int(y.max()) + 1
+    return x[:2400], y[:2400], x[2400:], y[2400:], Classification(range(int(y.max()) + 1))
 
 
 def _hyperopt_as_it_is(

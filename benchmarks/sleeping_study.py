@@ -38,7 +38,7 @@ class SleepingTrial(PackTrial):
 
     def setup(self, config: dict[str, Any], rows: SharedRows, options: PackOptions) -> None:
         self._width = ray.get(rows.arrays)[0].shape[1]
-        self._classes = rows.n_classes
+        self._classes = rows.task.n_outputs
         self._every = options.report_every
         self.worker = os.getpid()
         self.reset_config(config)

@@ -341,6 +341,8 @@ def test_importing_does_nothing(tmp_path: Path) -> None:
         ("ray_jobs.predict", ["torch", "mlflow", "ray", "sklearn", "pandas", "pyarrow"]),
         ("ray_jobs.init_mlflow", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
         ("mlops.configuration.space", ["yaml", "pydantic", "numpy"]),
+        ("mlops.nn.tasks.metrics", ["torch", "numpy"]),
+        ("mlops.nn.tasks.task", ["torch", "pandas"]),
         ("mlops.tuning.study", ["torch", "mlflow", "ray", "sklearn", "pandas"]),
     ],
 )

@@ -46,8 +46,8 @@ def make_app(uri: str) -> FastAPI:
         return {
             "predictions": [
                 {
-                    "label": predictor.classes[max(range(len(each)), key=each.__getitem__)],
-                    "probabilities": dict(zip(map(str, predictor.classes), each, strict=True)),
+                    "label": predictor.task.classes[max(range(len(each)), key=each.__getitem__)],
+                    "probabilities": dict(zip(map(str, predictor.task.classes), each, strict=True)),
                 }
                 for each in probabilities
             ]

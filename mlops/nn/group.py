@@ -13,11 +13,10 @@ from torch import Tensor
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import streams
 from mlops.nn.device.graphs import Lane
-from mlops.nn.device.passes import Passes, Rows
 from mlops.nn.device.precision import DTYPES
-from mlops.nn.metrics import accuracy, macro_f1
-from mlops.nn.mlp import ALIGNMENT, PackedMLP
-from mlops.nn.optimizer import PackedAdamW
+from mlops.nn.device.rows import Rows
+from mlops.nn.device.tensors import Tensors
+from mlops.nn.packed import ALIGNMENT, PackedMLP
 from mlops.nn.records import EpochRecord, Outcome, TrialResult, merit
 
 
@@ -33,8 +32,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the groups of a pack have in common.
+class Conditions:
+    """What all groups of a pack train under.
 
     Attributes:
         data: The rows.
@@ -69,7 +68,7 @@ class Group:
 
     Args:
         runs: The members' ways so far.
-        task: What all groups share.
+        conditions: What all groups share.
         widths: What layers are padded to; the widest member's by default.
         epoch: Epochs done.
         learned: The tensors of `learned` after that epoch.
@@ -78,21 +77,25 @@ class Group:
     def __init__(
         self,
         runs: Sequence[Run],
-        task: Task,
+        conditions: Conditions,
         widths: Sequence[int] | None = None,
         epoch: int = 0,
         learned: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.runs, self.epoch = list(runs), epoch
-        self._task = task
+        self._conditions = conditions
         self._learned = learned if epoch > 0 else None
-        self._tensors: _Tensors | None = None
+        self._tensors: Tensors | None = None
         self._widths = list(widths or self._pack("meta").widths)
 
     @property
     def is_open(self) -> bool:
         """Whether it holds memory of the device."""
         return self._tensors is not None
+
+    def is_before(self, epoch: int) -> bool:
+        """Tells whether it has members that are to be trained up to an epoch."""
+        return bool(self.runs) and self.epoch < epoch
 
     def facts(self) -> dict[str, Any]:
         """Returns what a group like this one is made from, as JSON values.
@@ -125,7 +128,7 @@ class Group:
         """Starts an epoch, piece by piece, so that others can be given some of theirs between."""
         if self._tensors is None:
             self._tensors = self._opened()
-        yield from self._tensors.pieces(self._task.seed, self.epoch + 1)
+        yield from self._tensors.pieces(self._conditions.seed, self.epoch + 1)
 
     @torch.inference_mode()
     def wait(self) -> None:
@@ -190,37 +193,37 @@ class Group:
     def _part(self, keep: Sequence[int]) -> Group:
         runs = [self.runs[k] for k in keep]
         if self._learned is None:
-            return Group(runs, self._task)
-        return Group(runs, self._task, self._widths, self.epoch, self._learned_by(keep))
+            return Group(runs, self._conditions)
+        return Group(runs, self._conditions, self._widths, self.epoch, self._learned_by(keep))
 
     def _pack(self, device: torch.device | str, widths: Sequence[int] | None = None) -> PackedMLP:
         """Makes the group's pack, all zeros; on the device `meta` it takes no memory."""
-        data = self._task.data
+        data = self._conditions.data
         return PackedMLP(
             [run.member for run in self.runs],
             data.n_features,
-            data.n_classes,
+            data.task.n_outputs,
             device,
             widths,
-            DTYPES[self._task.precision],
+            DTYPES[self._conditions.precision],
             ALIGNMENT[data.x_train.device.type],
         )
 
-    def _opened(self) -> _Tensors:
-        data = self._task.data
+    def _opened(self) -> Tensors:
+        data = self._conditions.data
         device = data.x_train.device
         lane = Lane(device)
         with lane.entered():
             pack = self._pack(device, self._widths)
             if self._learned is None:
-                seed = self._task.seed
+                seed = self._conditions.seed
                 pack.reset([streams.initial_weights(seed, run.number) for run in self.runs])
-            tensors = _Tensors(pack, data, lane)
+            tensors = Tensors(pack, data, lane)
             for name, tensor in tensors.state().items() if self._learned else ():
                 tensor.copy_(self._learned[name])  # type: ignore[index]
         return tensors
 
-    def _open_tensors(self) -> _Tensors:
+    def _open_tensors(self) -> Tensors:
         assert self._tensors is not None, "the group must have begun an epoch"
         return self._tensors
 
@@ -236,7 +239,7 @@ class Group:
     def _keep_best(self, records: Sequence[EpochRecord], failed: Mapping[int, str]) -> None:
         improved = []
         for k, (run, record) in enumerate(zip(self.runs, records, strict=True)):
-            if record.trial not in failed and self._task.is_better(record, run):
+            if record.trial not in failed and self._conditions.is_better(record, run):
                 run.best_epoch, run.best_metrics = record.epoch, record.metrics
                 improved.append(k)
         if improved:
@@ -253,7 +256,7 @@ class Group:
             reason=reason,
             epochs=self.epoch,
             best_epoch=run.best_epoch if scored else 0,
-            score=run.best_metrics[self._task.metric] if scored else None,
+            score=run.best_metrics[self._conditions.metric] if scored else None,
             metrics=run.best_metrics if scored else {},
             seconds=run.seconds,
             weights=self._layout().member_weights(k, best) if scored else {},
@@ -270,79 +273,6 @@ class Group:
         if self._tensors is not None:
             return self._tensors.pack
         return self._pack("meta", self._widths)
-
-
-class _Tensors:
-    """What an open group holds of its device, all of it made and used in one lane."""
-
-    def __init__(self, pack: PackedMLP, data: Rows, lane: Lane) -> None:
-        self.pack, self.lane = pack, lane
-        self._data = data
-        self.optimizer = PackedAdamW(pack)
-        self.best = pack.parameters.clone()
-        self.passes = Passes(pack, data, lane)
-
-    def state(self) -> dict[str, Tensor]:
-        """Returns the tensors that training changes, by name."""
-        return {
-            "parameters": self.pack.parameters,
-            "best": self.best,
-            "first_moment": self.optimizer.first_moment,
-            "second_moment": self.optimizer.second_moment,
-            "steps": self.optimizer.steps,
-        }
-
-    def pieces(self, seed: int, epoch: int) -> Iterator[None]:
-        pieces = self.passes.pieces(self.optimizer, seed, epoch)
-        is_over = False
-        while not is_over:
-            # Left after each piece: what comes between is of other lanes.
-            with self.lane.entered():
-                is_over = next(pieces, pieces) is pieces
-            yield
-        with self.lane.entered():
-            train_loss, train_accuracy = self.passes.trained()
-            val_loss, counts = self.passes.evaluate()
-            columns = (
-                train_loss,
-                train_accuracy,
-                val_loss,
-                accuracy(counts),
-                macro_f1(counts),
-            )
-            self._scores = torch.stack(columns, 1)
-
-    def scores(self) -> list[list[float]]:
-        """Returns each member's metrics of the epoch, once it is over."""
-        with self.lane.entered():
-            return self.lane.fetch(self._scores).tolist()
-
-    def best_on_cpu(self) -> Tensor:
-        """Returns the members' best weights, flat; on a CPU the tensor itself."""
-        with self.lane.entered():
-            return self.lane.fetch(self.best)
-
-    def keep(self, improved: Sequence[int]) -> None:
-        """Takes the weights of some members for their best ones."""
-        with self.lane.entered():
-            if len(improved) == len(self.pack):
-                self.best.copy_(self.pack.parameters)
-                return
-            index = torch.tensor(improved, device=self.pack.device)
-            for best, now in zip(self.pack.by_layer(self.best), self.pack.weights, strict=True):
-                best.index_copy_(0, index, now.index_select(0, index))
-
-    def select(self, keep: Sequence[int]) -> None:
-        """Goes on with some members only."""
-        with self.lane.entered():
-            # In an order that makes room for what is held twice for a moment (measured: at most
-            # 8.6 tensors of weights together, where training takes 8).
-            del self.passes
-            self.optimizer.release()
-            self.best = self.pack.select_flat(self.best, keep)
-            self.pack = self.pack.select(keep)
-            self.optimizer.select(keep, self.pack)
-            self.passes = Passes(self.pack, self._data, self.lane)
 
 
 def _non_finite(record: EpochRecord) -> str | None:

@@ -35,7 +35,7 @@ COSTS = {
 
 
 def group_members(
-    members: Sequence[Hyperparameters], n_features: int, n_classes: int, device: str = "cpu"
+    members: Sequence[Hyperparameters], n_features: int, n_outputs: int, device: str = "cpu"
 ) -> list[list[int]]:
     """Splits members into groups that train fastest as batched tensors.
 
@@ -45,7 +45,7 @@ def group_members(
     Args:
         members: The pack's configurations.
         n_features: Width of the input.
-        n_classes: Number of classes.
+        n_outputs: Width of the output.
         device: A name in `COSTS`.
 
     Returns:
@@ -59,7 +59,7 @@ def group_members(
     for (_, batch_size), indices in sorted(alike.items()):
         ordered = sorted(indices)
         counts = [len(indices[dims]) for dims in ordered]
-        for start, stop in _cuts(ordered, counts, batch_size, n_features, n_classes, device):
+        for start, stop in _cuts(ordered, counts, batch_size, n_features, n_outputs, device):
             part = itertools.chain(*(indices[dims] for dims in ordered[start:stop]))
             groups.append(sorted(part, key=lambda i: (members[i].activation, i)))
     return groups
@@ -70,7 +70,7 @@ def _cuts(
     counts: Sequence[int],
     batch_size: int,
     n_features: int,
-    n_classes: int,
+    n_outputs: int,
     device: str,
 ) -> list[tuple[int, int]]:
     """Finds the cheapest way to cut sorted widths into runs, by dynamic programming.
@@ -84,7 +84,7 @@ def _cuts(
         candidates = []
         for start in range(stop - 1, -1, -1):
             widths, size = list(map(max, widths, ordered[start])), size + counts[start]
-            seconds = seconds_of_step((n_features, *widths, n_classes), batch_size, size, device)
+            seconds = seconds_of_step((n_features, *widths, n_outputs), batch_size, size, device)
             candidates.append((best[start][0] + seconds, start))
         best.append(min(candidates))
     cuts = []

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mlops.nn.mlp import PackedMLP
+from mlops.nn.packed import PackedMLP
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 # Parameters a member from which, on a CPU, a kernel call for each member is the faster way

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from mlops.nn.tasks.metrics import METRICS
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-METRICS = {"val_accuracy": "max", "val_f1": "max", "val_loss": "min"}
-"""What a study can optimize, and in which direction."""
 
 METRIC_NAMES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_f1")
 
@@ -41,15 +40,8 @@ def merit(metric: str, metrics: Mapping[str, float], epoch: int, trial: int) -> 
         `NO_MERIT` if what it sorts by is not finite.
     """
     score, loss = metrics.get(metric, math.nan), metrics.get("val_loss", math.nan)
-    if METRICS[metric] == "max":
-        score = -score
-    key = (score, loss, -epoch, trial)
+    key = (METRICS[metric].ascending(score), loss, -epoch, trial)
     return key if math.isfinite(sum(key)) else NO_MERIT
-
-
-def reaches(metric: str, score: float, target: float) -> bool:
-    """Tells whether a score is as good as a target."""
-    return score >= target if METRICS[metric] == "max" else score <= target
 
 
 class Outcome(str, Enum):

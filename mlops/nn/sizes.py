@@ -27,7 +27,7 @@ class TableSize(NamedTuple):
     n_train: int
     n_val: int
     n_features: int
-    n_classes: int
+    n_outputs: int
 
     @property
     def bytes(self) -> int:
@@ -43,19 +43,19 @@ class Steps(NamedTuple):
     piece_rows: int
 
 
-def steps(batch_size: int, n_rows: int, members: int, n_classes: int, device: str) -> Steps:
+def steps(batch_size: int, n_rows: int, members: int, n_outputs: int, device: str) -> Steps:
     """Divides an epoch.
 
     Args:
         batch_size: Rows of a step.
         n_rows: Rows to train on.
         members: Of the pack.
-        n_classes: Number of classes.
+        n_outputs: Width of a network's output.
         device: "cpu" or "cuda".
     """
     batch_size = min(batch_size, n_rows)
     whole = max(1, min(CHUNK_ROWS // batch_size, n_rows // batch_size))
-    fitting = PIECE_ELEMENTS[device] // (members * batch_size * n_classes)
+    fitting = PIECE_ELEMENTS[device] // (members * batch_size * n_outputs)
     piece = max(1, min(whole, STEPS_AT_ONCE.get(device, whole), fitting))
     return Steps(batch_size, whole * batch_size, piece * batch_size)
 
@@ -75,7 +75,7 @@ def pack_bytes(member: Hyperparameters, members: int, table: TableSize, device: 
         device: "cpu" or "cuda".
     """
     widths = (table.n_features, *member.hidden_dims)
-    units, classes = sum(member.hidden_dims), table.n_classes
+    units, classes = sum(member.hidden_dims), table.n_outputs
     weights = sum((a + 1) * b for a, b in pairwise((*widths, classes)))
     # Parameters, gradients, two moments, the optimizer's direction, rates and decays, and the best.
     floats = 8 * members * weights

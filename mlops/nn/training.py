@@ -5,11 +5,8 @@ All randomness comes from (seed, epoch, step), so the state of a training is sma
 
 from __future__ import annotations
 
-import logging
 import math
-import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,20 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.device import precision as precisions
-from mlops.nn.device.memory import shortage
-from mlops.nn.device.passes import Rows
-from mlops.nn.group import Group, Run, Task
+from mlops.nn.device.rows import Rows
+from mlops.nn.group import Conditions, Group, Run
 from mlops.nn.grouping import group_members
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
-
-Events = list[EpochRecord | TrialResult]
-
-# Groups that train side by side. Each step of a small one leaves most of a GPU idle, and their
-# number is bounded by what the host can prepare meanwhile. A CPU's thread is busy with one.
-GROUPS_AT_ONCE = {"cuda": 16}
-
-logger = logging.getLogger(__name__)
+from mlops.nn.tasks.task import Task
+from mlops.nn.turns import Events, Turns
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ def fit(
     y_train: np.ndarray,
     x_val: np.ndarray,
     y_val: np.ndarray,
-    n_classes: int,
+    task: Task,
     *,
     seed: int,
     numbers: Sequence[int] | None = None,
@@ -74,13 +63,13 @@ def fit(
     Args:
         members: The configurations.
         x_train: [N, F] float32.
-        y_train: [N] int64, classes from 0.
+        y_train: [N], the task's target: of classes int64, from 0.
         x_val: [M, F] float32.
-        y_val: [M] int64.
-        n_classes: Number of classes.
+        y_val: [M] of the same kind.
+        task: What is predicted.
         seed: The study's seed.
         numbers: The members' trial numbers; 0, 1, ... by default.
-        metric: Which validation metric scores an epoch, of `records.METRICS`.
+        metric: Which validation metric scores an epoch, of `tasks.metrics.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         device: "cpu" or a CUDA device.
         precision: Of the products, a name in `precision.DTYPES`.
@@ -91,7 +80,7 @@ def fit(
     """
     training = PackTraining(
         members,
-        Rows.on(device, x_train, y_train, x_val, y_val, n_classes),
+        Rows.on(device, x_train, y_train, x_val, y_val, task),
         seed=seed,
         numbers=numbers,
         metric=metric,
@@ -122,16 +111,12 @@ class PackTraining:
     A snapshot goes on to the same records, results and weights as the training it was taken of, to
     the last bit on the same machine with as many threads, if it is given the same arguments.
 
-    A group for which the device has not enough memory, when it begins, goes on as two halves; a
-    member for which there is not enough alone fails. Members do not depend on their group, so that
-    changes no more than how sums round.
-
     Args:
         members: The configurations, those included that have left by now.
         data: The rows.
         seed: The study's seed.
         numbers: The members' trial numbers; 0, 1, ... by default.
-        metric: Which validation metric scores an epoch, of `records.METRICS`.
+        metric: Which validation metric scores an epoch, of `tasks.metrics.METRICS`.
         halving: Pruning at rungs, over the whole pack; none by default.
         precision: Of the products, a name in `precision.DTYPES`.
         snapshot: Where to go on from; the beginning by default.
@@ -153,25 +138,29 @@ class PackTraining:
         self._halving = halving
         self._last = max(member.epochs for member in members)
         self._rungs_done: int = snapshot.facts["rungs_done"] if snapshot else 0
-        self._device = data.x_train.device
-        self._precision = precision
-        self._groups: list[Group] = []
-        self._task = task = Task(data, seed, metric, precision)
-        if snapshot is None:
-            device = self._device.type
-            for part in group_members(members, data.n_features, data.n_classes, device):
-                self._groups.append(Group([Run(numbers[i], members[i]) for i in part], task))
-        else:
-            by_number = dict(zip(numbers, members, strict=True))
-            for i, facts in enumerate(snapshot.facts["groups"]):
-                runs = [Run(member=by_number[run["number"]], **run) for run in facts["runs"]]
-                prefix = f"groups.{i}."
-                learned = {
-                    name.removeprefix(prefix): tensor
-                    for name, tensor in snapshot.tensors.items()
-                    if name.startswith(prefix)
-                }
-                self._groups.append(Group(runs, task, facts["widths"], facts["epoch"], learned))
+        self._conditions = Conditions(data, seed, metric, precision)
+        by_number = dict(zip(numbers, members, strict=True))
+        self._groups = self._restored(snapshot, by_number) if snapshot else self._made(by_number)
+        self._turns = Turns(self._groups, data.x_train.device, precision)
+
+    def _made(self, members: Mapping[int, Hyperparameters]) -> list[Group]:
+        data, runs = self._conditions.data, [Run(*item) for item in members.items()]
+        n_outputs, device = data.task.n_outputs, data.x_train.device.type
+        parts = group_members(list(members.values()), data.n_features, n_outputs, device)
+        return [Group([runs[i] for i in part], self._conditions) for part in parts]
+
+    def _restored(self, snapshot: Snapshot, members: Mapping[int, Hyperparameters]) -> list[Group]:
+        groups = []
+        for i, facts in enumerate(snapshot.facts["groups"]):
+            runs = [Run(member=members[run["number"]], **run) for run in facts["runs"]]
+            prefix = f"groups.{i}."
+            learned = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in snapshot.tensors.items()
+                if name.startswith(prefix)
+            }
+            groups.append(Group(runs, self._conditions, facts["widths"], facts["epoch"], learned))
+        return groups
 
     def events(self) -> Iterator[Events]:
         """Trains to the end.
@@ -182,80 +171,15 @@ class PackTraining:
         """
         rungs = self._halving.rungs(self._last) if self._halving else []
         for rung in rungs[self._rungs_done :]:
-            yield from self._train_until(rung)
+            yield from self._turns.until(rung)
             self._rungs_done += 1
             yield list(self._prune(self._halving.eta))  # type: ignore[union-attr]
-        yield from self._train_until(self._last)
-
-    def _train_until(self, epoch: int) -> Iterator[Events]:
-        waiting = deque(group for group in self._groups if group.runs and group.epoch < epoch)
-        while waiting:
-            started = time.perf_counter()
-            with precisions.applied(self._precision, self._device):
-                together, events = self._begin(waiting)
-            while together or events:
-                # Told together, so that no group is in the midst of an epoch meanwhile.
-                yield events + self._end_epoch(together, started)
-                started, events = time.perf_counter(), []
-                together = [group for group in together if group.runs and group.epoch < epoch]
-                with precisions.applied(self._precision, self._device):
-                    _begin_epochs(together)
-
-    def _begin(self, waiting: deque[Group]) -> tuple[list[Group], Events]:
-        """Lets the first of the groups that wait begin an epoch.
-
-        One on a CPU. On a GPU, which small groups do not fill, as many as its memory holds, those
-        first that are open.
-
-        Returns:
-            Those that have begun, and the results of members that fit nowhere.
-        """
-        failed: Events = []
-        at_once = GROUPS_AT_ONCE.get(self._device.type, 1)
-        # What these need they have, as long as no other takes it: there is no way back from the
-        # midst of their epoch.
-        candidates = waiting if at_once > 1 else [waiting[0]]
-        begun = [group for group in candidates if group.is_open][:at_once]
-        for group in begun:
-            waiting.remove(group)
-        _begin_epochs(begun)
-        while waiting and len(begun) < at_once:
-            group = waiting.popleft()
-            lack = shortage(group.begin_epoch)
-            if lack is None:
-                begun.append(group)
-                continue
-            group.close()
-            idle = [other for other in self._groups if other.is_open]
-            if begun:
-                # There may be enough for it when these are done.
-                waiting.appendleft(group)
-                break
-            if idle:
-                for other in idle:
-                    other.close()
-                waiting.appendleft(group)
-            elif len(group.runs) > 1:
-                waiting.extendleft(reversed(self._split(group, lack)))
-            else:
-                reason = f"does not fit the device's memory: {lack}"
-                failed += group.release(Outcome.FAILED, {group.runs[0].number: reason})
-        return begun, failed
-
-    def _split(self, group: Group, lack: str) -> tuple[Group, Group]:
-        """Puts two halves in a group's place."""
-        halves = group.split()
-        sizes = [len(half.runs) for half in halves]
-        text = "%d trials do not fit the device's memory at once and go on as %d and %d: %s"
-        logger.warning(text, len(group.runs), *sizes, lack)
-        i = self._groups.index(group)
-        self._groups[i : i + 1] = halves
-        return halves
+        yield from self._turns.until(self._last)
 
     def _prune(self, eta: int) -> Iterator[TrialResult]:
         """Keeps the best 1/eta of all members still running."""
         running = [(group, run) for group in self._groups for run in group.runs]
-        running.sort(key=lambda pair: self._task.merit(pair[1]))
+        running.sort(key=lambda pair: self._conditions.merit(pair[1]))
         keep = math.ceil(len(running) / eta)
         for group in self._groups:
             reasons = {
@@ -264,14 +188,6 @@ class PackTraining:
                 if owner is group and rank > keep
             }
             yield from group.release(Outcome.PRUNED, reasons)
-
-    @staticmethod
-    def _end_epoch(together: Sequence[Group], started: float) -> Events:
-        for group in together:
-            group.wait()
-        members = sum(len(group.runs) for group in together)
-        seconds = (time.perf_counter() - started) / max(1, members)
-        return [event for group in together for event in group.end_epoch(seconds)]
 
     @property
     def is_under_way(self) -> bool:
@@ -303,13 +219,3 @@ class PackTraining:
             # Before its first epoch a group is what the seed makes it.
             tensors |= {f"groups.{i}.{name}": t for name, t in group.learned().items()}
         return Snapshot(tensors, {"rungs_done": self._rungs_done, "groups": groups})
-
-
-def _begin_epochs(groups: Sequence[Group]) -> None:
-    """Lets groups begin an epoch, a piece of each in turn.
-
-    The host waits for a group when it is some pieces ahead of it. So the others have theirs too.
-    """
-    under_way = [group.pieces() for group in groups]
-    while under_way:
-        under_way = [pieces for pieces in under_way if next(pieces, pieces) is not pieces]

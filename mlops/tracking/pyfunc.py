@@ -1,6 +1,6 @@
 """A trained model in a folder, without pickle, and the predictor read back from it.
 
-    model.json            hyperparameters, preprocessing, classes, target
+    model.json            hyperparameters, preprocessing, task, target
     weights.safetensors   the weights, as `MLP.state_dict()` has them
     card.json             what is to be known of it (`mlops.tracking.models.card`)
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
+    from mlops.nn.tasks.task import Task
 
 FORMAT = 2
 DESCRIPTION = "model.json"
@@ -34,12 +35,12 @@ CARD = "card.json"
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Raw rows in, a label and a probability for each class out.
+    """Raw rows in, answers out.
 
     Attributes:
         mlp: The network, on the CPU, in evaluation mode.
         encoder: The fitted preprocessing.
-        classes: The labels, in the order of the network's outputs.
+        task: What is predicted.
         target_name: The column that is predicted.
         hyperparameters: The configuration it was trained with.
         training_columns: All columns of the table it was trained on, the target and those left out
@@ -48,13 +49,13 @@ class Predictor:
 
     mlp: MLP
     encoder: FeatureEncoder
-    classes: list[Any]
+    task: Task
     target_name: str
     hyperparameters: Hyperparameters
     training_columns: tuple[str, ...] = ()
 
     def probabilities(self, frame: pd.DataFrame) -> np.ndarray:
-        """Returns the probability of each class for raw rows: [N, C] float64.
+        """Returns the predictions of raw rows: [N, C] float64, the probability of each class.
 
         Raises:
             TableError: A column is missing, or a cell cannot be read.
@@ -62,11 +63,11 @@ class Predictor:
         import torch
 
         with torch.inference_mode():
-            logits = self.mlp(torch.from_numpy(self.encoder.transform(frame)))
-            return torch.softmax(logits.double(), 1).numpy()
+            outputs = self.mlp(torch.from_numpy(self.encoder.transform(frame)))
+            return self.task.predictions_of_tensor(outputs)
 
     def predict(self, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Returns `label` and one column `probability_<class>` for each class.
+        """Returns the columns of the task: `label` and `probability_<class>` for each class.
 
         Args:
             model_input: Raw rows: the columns of the training table, in any order; others are
@@ -78,17 +79,13 @@ class Predictor:
         """
         import pandas as pd
 
-        probabilities = self.probabilities(model_input)
-        labels = pd.Series(self.classes).take(probabilities.argmax(1))
-        columns = {"label": labels.set_axis(model_input.index)}
-        for name, column in zip(probability_columns(self.classes), probabilities.T, strict=True):
+        predictions = self.probabilities(model_input)
+        answer, *names = self.task.columns
+        answers = self.task.answer_column(predictions, pd.Series)
+        columns = {answer: answers.set_axis(model_input.index)}
+        for name, column in zip(names, predictions.T, strict=True):
             columns[name] = pd.Series(column, index=model_input.index)
         return pd.DataFrame(columns)
-
-
-def probability_columns(classes: list[Any]) -> list[str]:
-    """Names the columns of a prediction that hold probabilities."""
-    return [f"probability_{label}" for label in classes]
 
 
 def write(folder: Path, predictor: Predictor, card: Mapping[str, Any]) -> None:
@@ -100,7 +97,7 @@ def write(folder: Path, predictor: Predictor, card: Mapping[str, Any]) -> None:
         "format": FORMAT,
         "hyperparameters": predictor.hyperparameters.to_dict(),
         "preprocessing": predictor.encoder.to_json(),
-        "classes": predictor.classes,
+        **predictor.task.to_json(),
         "target": predictor.target_name,
         "training_columns": predictor.training_columns,
     }
@@ -123,6 +120,7 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
 
     from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
+    from mlops.nn.tasks.task import task_of
 
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     if description.get("format") != FORMAT:
@@ -132,8 +130,11 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
         )
     hyperparameters = Hyperparameters.from_dict(description["hyperparameters"])
     encoder = FeatureEncoder.from_json(description["preprocessing"])
-    classes = description["classes"]
-    mlp = MLP.of(hyperparameters, encoder.width, len(classes))
+    try:
+        task = task_of(description)
+    except ValueError as error:
+        raise TrackingError(str(error)) from error
+    mlp = MLP.of(hyperparameters, encoder.width, task.n_outputs)
     try:
         mlp.load_state_dict(load_file(folder / WEIGHTS))
     except RuntimeError as error:
@@ -144,7 +145,7 @@ def read(folder: Path) -> tuple[Predictor, dict[str, Any]]:
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     columns = tuple(description.get("training_columns", ()))
     predictor = Predictor(
-        mlp.eval(), encoder, classes, description["target"], hyperparameters, columns
+        mlp.eval(), encoder, task, description["target"], hyperparameters, columns
     )
     return predictor, card
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.data.notes import to_json
 from mlops.errors import RecordError, StudyError, TrackingError
+from mlops.nn.tasks.metrics import METRICS
 from mlops.tracking.store.store import patiently
 from mlops.tuning.plan import Plan
 from mlops.tuning.preparation import Means, Ready
@@ -142,18 +143,18 @@ def _log_best(ready: Ready, ledger: Ledger, run: StudyRun, model_name: str) -> d
             "on another kind of machine and is not quite the same; --resume trains it once more"
         )
     parts, store = ready.parts, run.store
-    predictor = scoring.build(best.params, weights, ready.encoder, parts.classes, parts.target_name)
+    predictor = scoring.build(best.params, weights, ready.encoder, ready.task, parts.target_name)
     metrics, confusion = scoring.score(predictor, parts)
     row = best.to_dict()
     logged = patiently(store, lambda: run.log_best(row, predictor, metrics, confusion, model_name))
-    version, score = logged["model"]["version"], ledger.metric.removeprefix("val_")
+    version, metric = logged["model"]["version"], METRICS[ledger.metric]
 
     def score_on_test(model: Predictor) -> float:
-        return scoring.score_part(model, scoring.with_columns_of(model, parts.test))[0][score]
+        return scoring.score_part(model, scoring.with_columns_of(model, parts.test))[0][metric.name]
 
     promoted = patiently(
         store,
-        lambda: promotion.challenge(store, model_name, version, f"test_{score}", score_on_test),
+        lambda: promotion.challenge(store, model_name, version, metric, score_on_test),
     )
     return {"best": row, **logged, "promotion": asdict(promoted)}
 

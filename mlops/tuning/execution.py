@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune import Callback
 
 from mlops.cluster.machines import Workers
-from mlops.nn.records import METRICS
+from mlops.nn.tasks.metrics import METRICS
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.storage import checkpoint_folder
 from mlops.tuning.plan import Plan
@@ -89,7 +89,7 @@ def _searcher(plan: Plan, ready: Ready, when_proposed: Callable[[], None]) -> Pa
         search.default,
         algorithm=search.how.algorithm,
         initial_points=search.how.initial_points,
-        mode=METRICS[training.metric],
+        metric=METRICS[training.metric],
         seed=training.seed,
     )
     return PackSearch(

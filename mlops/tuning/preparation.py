@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlops.data.columns.features import FeatureEncoder
     from mlops.data.dataset import Dataset
     from mlops.data.table import Parts
+    from mlops.nn.tasks.task import Task
     from mlops.tracking.store.store import Store
     from mlops.tracking.study.record import StudyRecord
     from mlops.tracking.study.study_run import StudyRun
@@ -60,6 +61,7 @@ class Ready:
 
     Attributes:
         parts: The table.
+        task: What is to be told of its rows.
         encoder: Its preprocessing.
         rows: What packs train on.
         workers: What trains them.
@@ -69,6 +71,7 @@ class Ready:
     """
 
     parts: Parts
+    task: Task
     encoder: FeatureEncoder
     rows: SharedRows
     workers: machines.Workers
@@ -101,17 +104,20 @@ def prepare(plan: Plan, means: Means) -> Ready:
     encoder, dataset = encoding.result()
     workers = _workers(plan, dataset, means.connection)
     importing.result()
+    from mlops.nn.tasks.classification import Classification
     from mlops.tuning.training.options import share
 
     if record is None:
         divided = _divide(plan, workers, dataset)
     else:
         divided = packing.Packing(**record.packing)
-    rows, parts = share(dataset), loading.result()
+    parts = loading.result()
+    task = Classification(parts.classes)
+    rows = share(dataset, task)
     # Packs train on the copy that is shared.
     del dataset, encoding
     run, before = _begin(plan, means, parts, divided, opening, record)
-    return Ready(parts, encoder, rows, workers, divided, run, before)
+    return Ready(parts, task, encoder, rows, workers, divided, run, before)
 
 
 def load_table(data: DataSettings) -> Parts:

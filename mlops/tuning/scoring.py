@@ -14,8 +14,8 @@ from safetensors.torch import load
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.data.table import Part, Parts
-from mlops.nn.metrics import Counts, accuracy, confusion_matrices, macro_f1
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.task import Task
 from mlops.tracking.pyfunc import Predictor
 
 # Rows encoded at a time, so that scoring a large table needs no second copy of it.
@@ -26,7 +26,7 @@ def build(
     params: Mapping[str, Any],
     weights: bytes,
     encoder: FeatureEncoder,
-    classes: list[Any],
+    task: Task,
     target_name: str,
 ) -> Predictor:
     """Makes a predictor of a trial's weights.
@@ -35,13 +35,13 @@ def build(
         params: The trial's hyperparameters.
         weights: Safetensors bytes of `MLP.state_dict()`.
         encoder: The preprocessing it was trained with.
-        classes: The labels.
+        task: What is predicted.
         target_name: The column it predicts.
     """
     hyperparameters = Hyperparameters.from_dict(params)
-    mlp = MLP.of(hyperparameters, encoder.width, len(classes))
+    mlp = MLP.of(hyperparameters, encoder.width, task.n_outputs)
     mlp.load_state_dict(load(weights))
-    return Predictor(mlp.eval(), encoder, classes, target_name, hyperparameters)
+    return Predictor(mlp.eval(), encoder, task, target_name, hyperparameters)
 
 
 def score(predictor: Predictor, parts: Parts) -> tuple[dict[str, float], np.ndarray]:
@@ -80,19 +80,10 @@ def score_part(predictor: Predictor, part: Part) -> tuple[dict[str, float], torc
     Returns:
         `loss`, `accuracy` and `f1`, and the confusion matrix: [C, C] int64, actual by predicted.
     """
-    n_classes = len(predictor.classes)
-    loss = 0.0
-    confusion = torch.zeros(n_classes, n_classes, dtype=torch.int64)
+    scores = predictor.task.model_scores()
     for first in range(0, len(part), BLOCK_ROWS):
         rows = part.rows[first : first + BLOCK_ROWS]
         y = torch.from_numpy(part.target[first : first + BLOCK_ROWS])
-        logits = predictor.mlp(torch.from_numpy(predictor.encoder.transform(part.table, rows)))
-        loss += float(torch.nn.functional.cross_entropy(logits, y, reduction="sum"))
-        confusion += confusion_matrices(logits.argmax(1, keepdim=True).T, y, n_classes)[0]
-    counts = Counts.of_matrices(confusion)
-    scores = {
-        "loss": loss / len(part),
-        "accuracy": float(accuracy(counts)),
-        "f1": float(macro_f1(counts)),
-    }
-    return scores, confusion
+        outputs = predictor.mlp(torch.from_numpy(predictor.encoder.transform(part.table, rows)))
+        scores.add(outputs, y)
+    return scores.means(), scores.confusion

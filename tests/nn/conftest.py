@@ -10,6 +10,7 @@ import torch
 from nn_harness import Table, standardize
 
 from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.nn.tasks.classification import Classification
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -27,7 +28,7 @@ def noisy() -> Table:
     centers = rng.normal(size=(3, 6))
     y = rng.integers(0, 3, 303)
     x = standardize(centers[y] + 1.2 * rng.normal(size=(303, 6)))
-    return Table(x[:203], y[:203], x[203:], y[203:], 3)
+    return Table(x[:203], y[:203], x[203:], y[203:], Classification(range(3)))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,7 @@ def separable() -> Table:
     side = x[:, 0] + x[:, 1] - x[:, 2]
     x, side = x[abs(side) > 0.4][:1000], side[abs(side) > 0.4][:1000]
     y = (side > 0).astype(np.int64)
-    return Table(x[:700], y[:700], x[700:], y[700:], 2)
+    return Table(x[:700], y[:700], x[700:], y[700:], Classification(range(2)))
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +49,7 @@ def digits() -> Table:
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
     x, y = (x[order] / 16.0).astype(np.float32), y[order].astype(np.int64)
-    return Table(x[:1200], y[:1200], x[1200:], y[1200:], 10)
+    return Table(x[:1200], y[:1200], x[1200:], y[1200:], Classification(range(10)))
 
 
 @pytest.fixture

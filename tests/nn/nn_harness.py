@@ -16,9 +16,11 @@ from torch import Tensor
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn import streams
-from mlops.nn.mlp import MLP, PackedMLP
+from mlops.nn.mlp import MLP
+from mlops.nn.packed import PackedMLP
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
 from mlops.nn.sizes import CHUNK_ROWS
+from mlops.nn.tasks.classification import Classification
 from mlops.nn.training import fit
 
 FUNCTIONS = {
@@ -36,7 +38,11 @@ class Table(NamedTuple):
     y_train: np.ndarray
     x_val: np.ndarray
     y_val: np.ndarray
-    n_classes: int
+    task: Classification
+
+    @property
+    def n_classes(self) -> int:
+        return self.task.n_outputs
 
     def head(self, n_train: int, n_val: int) -> Table:
         return Table(
@@ -44,7 +50,7 @@ class Table(NamedTuple):
             self.y_train[:n_train],
             self.x_val[:n_val],
             self.y_val[:n_val],
-            self.n_classes,
+            self.task,
         )
 
 
@@ -128,13 +134,13 @@ def padding(pack: PackedMLP) -> Tensor:
     probe = PackedMLP(
         pack.members,
         pack.n_features,
-        pack.n_classes,
+        pack.n_outputs,
         pack.device,
         widths=pack.widths,
         alignment=pack.alignment,
     )
     for k, member in enumerate(pack.members):
-        mlp = MLP(pack.n_features, pack.n_classes, member.hidden_dims)
+        mlp = MLP(pack.n_features, pack.n_outputs, member.hidden_dims)
         for parameter in mlp.parameters():
             torch.nn.init.ones_(parameter)
         probe.load_member(k, mlp)

@@ -13,9 +13,10 @@ from nn_harness import History, Table, load, run
 
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
 from mlops.nn.device.graphs import Graphs, Lane
-from mlops.nn.device.passes import Rows
 from mlops.nn.device.precision import DTYPES
+from mlops.nn.device.rows import Rows
 from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.tasks.classification import Classification
 from mlops.nn.training import Halving, PackTraining
 
 pytestmark = [
@@ -129,7 +130,7 @@ def test_a_pack_that_does_not_fit_goes_on_as_smaller_ones(
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 30)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int64)
-    table = Table(x, y, x, y, 2)
+    table = Table(x, y, x, y, Classification(range(2)))
     members = [Hyperparameters(hidden_dims=(500, 500), epochs=2, batch_size=2000)] * 64
     whole = run(members, table, device="cuda")
     torch.cuda.empty_cache()

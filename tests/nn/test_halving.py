@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from nn_harness import History, Table, order, run
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.device.passes import Rows
-from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+from mlops.nn.device.rows import Rows
+from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.tasks.classification import Classification
+from mlops.nn.tasks.metrics import METRICS
 from mlops.nn.training import Halving, PackTraining
 
 
@@ -123,7 +125,7 @@ def unbalanced(n: int = 1600) -> Table:
     rng = np.random.default_rng(3)
     y = (np.arange(n) % 8 == 0).astype(np.int64)
     x = (rng.normal(size=(n, 6)) + 0.4 * y[:, None]).astype(np.float32)
-    return Table(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :], 2)
+    return Table(x[: n // 2], y[: n // 2], x[n // 2 :], y[n // 2 :], Classification(range(2)))
 
 
 def test_equal_scores_at_a_rung() -> None:

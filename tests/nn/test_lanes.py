@@ -23,7 +23,7 @@ MEMBERS = [
 
 @pytest.fixture
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlops.nn.training.GROUPS_AT_ONCE", {"cpu": 3})
+    monkeypatch.setattr("mlops.nn.turns.GROUPS_AT_ONCE", {"cpu": 3})
     monkeypatch.setattr("mlops.nn.sizes.STEPS_AT_ONCE", {"cpu": 2})
 
 
@@ -33,7 +33,7 @@ def test_groups_side_by_side_train_as_one_after_another(
 ) -> None:
     monkeypatch.setattr("mlops.nn.sizes.STEPS_AT_ONCE", {"cpu": 2})
     alone = run(MEMBERS, noisy, halving=halving)
-    monkeypatch.setattr("mlops.nn.training.GROUPS_AT_ONCE", {"cpu": 3})
+    monkeypatch.setattr("mlops.nn.turns.GROUPS_AT_ONCE", {"cpu": 3})
     together = run(MEMBERS, noisy, halving=halving)
     assert together.records == alone.records
     assert together.outcomes() == alone.outcomes()

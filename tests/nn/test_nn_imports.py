@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,12 @@ import pytest
 
 import mlops.nn
 
-MODULES = sorted(f"mlops.nn.{module.name}" for module in pkgutil.iter_modules(mlops.nn.__path__))
+FILES = {
+    f"mlops.nn.{'.'.join(path.relative_to(mlops.nn.__path__[0]).with_suffix('').parts)}": path
+    for path in sorted(Path(mlops.nn.__path__[0]).rglob("*.py"))
+    if path.name != "__init__.py"
+}
+MODULES = list(FILES)
 
 
 def imported(source: str) -> set[str]:
@@ -29,7 +33,7 @@ def imported(source: str) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_sources_import_nothing_else(module: str) -> None:
-    source = Path(mlops.nn.__path__[0], module.rpartition(".")[2] + ".py").read_text()
+    source = FILES[module].read_text()
     allowed = ("torch", "numpy", "mlops.nn", "mlops.configuration.hyperparameters")
     for name in imported(source):
         own = any(name == root or name.startswith(root + ".") for root in allowed)

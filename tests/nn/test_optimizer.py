@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from nn_harness import padding
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.mlp import MLP, PackedMLP
+from mlops.nn.mlp import MLP
 from mlops.nn.optimizer import PackedAdamW
+from mlops.nn.packed import PackedMLP
 
 MEMBERS = [
     Hyperparameters(hidden_dims=(4, 3), learning_rate=1e-3, weight_decay=1e-4),

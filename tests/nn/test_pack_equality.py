@@ -9,10 +9,13 @@ import torch
 from nn_harness import History, Table, padding, run
 
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.nn import group, streams
-from mlops.nn.device.passes import Passes, Rows
-from mlops.nn.mlp import MLP, PackedMLP
+from mlops.nn import streams
+from mlops.nn.device import tensors
+from mlops.nn.device.passes import Passes
+from mlops.nn.device.rows import Rows
+from mlops.nn.mlp import MLP
 from mlops.nn.optimizer import PackedAdamW
+from mlops.nn.packed import PackedMLP
 from mlops.nn.records import Outcome
 from mlops.nn.training import Halving
 
@@ -173,7 +176,7 @@ def test_padding_stays_zero_through_compaction(
 ) -> None:
     seen = []
 
-    class Watched(group.PackedAdamW):
+    class Watched(tensors.PackedAdamW):
         def step(self) -> None:
             super().step()
             seen.append(
@@ -183,7 +186,7 @@ def test_padding_stays_zero_through_compaction(
                 )
             )
 
-    monkeypatch.setattr(group, "PackedAdamW", Watched)
+    monkeypatch.setattr(tensors, "PackedAdamW", Watched)
     members = [
         replace(widened(MEMBER, by), epochs=epochs)
         for by, epochs in ((20, 1), (-5, 3), (0, 4), (7, 2))

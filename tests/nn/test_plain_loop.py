@@ -8,6 +8,7 @@ import torch
 from nn_harness import Table, run, train_plainly
 
 from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.nn.tasks.classification import Classification
 
 CASES = {
     "relu": Hyperparameters(hidden_dims=(16, 8), dropout=0.2),
@@ -56,7 +57,7 @@ def test_tables_of_several_chunks_equal_a_plain_loop() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(5000, 4)).astype(np.float32)
     y = (x[:, 0] * x[:, 1] + 0.3 * rng.normal(size=5000) > 0).astype(np.int64)
-    table = Table(x[:4700], y[:4700], x[4700:], y[4700:], 2)
+    table = Table(x[:4700], y[:4700], x[4700:], y[4700:], Classification(range(2)))
     member = Hyperparameters(hidden_dims=(24,), batch_size=96, dropout=0.3, epochs=3)
     history = run([member], table, seed=1)
     metrics, _ = train_plainly(member, table, seed=1, number=0)

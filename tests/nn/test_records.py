@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from mlops.nn.records import METRICS, NO_MERIT, merit, reaches
+from mlops.nn.records import NO_MERIT, merit
+from mlops.nn.tasks.metrics import METRICS
 
 # Name, accuracy, loss, epoch, trial: the best first.
 BY_ACCURACY = [
@@ -51,4 +52,4 @@ def test_what_is_not_finite_never_wins(metric: str, value: float) -> None:
      ("val_loss", {0.9: True, 0.95: False, 0.89: True, math.nan: False})],
 )  # fmt: skip
 def test_reaches(metric: str, scores: dict[float, bool]) -> None:
-    assert {score: reaches(metric, score, 0.9) for score in scores} == scores
+    assert {score: METRICS[metric].reaches(score, 0.9) for score in scores} == scores

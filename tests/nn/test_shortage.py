@@ -14,6 +14,7 @@ import numpy as np, torch
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.nn.training import fit
 from mlops.nn.records import TrialResult
+from mlops.nn.tasks.classification import Classification
 
 logging.basicConfig(format="%(message)s", stream=sys.stderr)
 torch.set_num_threads(1)
@@ -23,12 +24,12 @@ x = rng.normal(size=(2000, 30)).astype(np.float32)
 y = (x[:, 0] > 0).astype(np.int64)
 members = [Hyperparameters(hidden_dims=(w, w), epochs=2, batch_size=2000) for w in widths]
 # What is imported and started by a first pack has its memory already.
-list(fit([Hyperparameters(hidden_dims=(8,), epochs=1)], x, y, x, y, 2, seed=0))
+list(fit([Hyperparameters(hidden_dims=(8,), epochs=1)], x, y, x, y, Classification([0, 1]), seed=0))
 if mebibytes:
     with open("/proc/self/statm") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + mebibytes * 2**20,) * 2)
-for event in fit(members, x, y, x, y, 2, seed=1):
+for event in fit(members, x, y, x, y, Classification([0, 1]), seed=1):
     if isinstance(event, TrialResult):
         print(json.dumps([event.trial, event.outcome.value, event.score, event.reason]))
 """

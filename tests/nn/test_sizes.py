@@ -18,12 +18,14 @@ SCRIPT = """
 import json, sys
 import numpy as np, torch
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.device.passes import Rows
+from mlops.nn.device.rows import Rows
+from mlops.nn.tasks.classification import Classification
 from mlops.nn.training import PackTraining
 
 torch.set_num_threads(1)
 device, members = sys.argv[1], int(sys.argv[2])
 n_train, n_val, n_features, n_classes = json.loads(sys.argv[3])
+task = Classification(range(n_classes))
 member = Hyperparameters.from_dict(json.loads(sys.argv[4]))
 rng = np.random.default_rng(0)
 
@@ -38,9 +40,9 @@ def resident(field):
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith(field)) * 1024
 
-rows = Rows.on(device, *part(n_train), *part(n_val), n_classes)
+rows = Rows.on(device, *part(n_train), *part(n_val), task)
 # What is imported and started by a first pack has its memory already.
-small = Rows(rows.x_train[:40], rows.y_train[:40], rows.x_val[:40], rows.y_val[:40], n_classes)
+small = Rows(rows.x_train[:40], rows.y_train[:40], rows.x_val[:40], rows.y_val[:40], task)
 train(small, [Hyperparameters(hidden_dims=(8,), epochs=1, batch_size=8)] * 2)
 if device == "cuda":
     torch.cuda.empty_cache()
@@ -61,17 +63,17 @@ GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-TABLE = TableSize(n_train=3_000, n_val=1_000, n_features=30, n_classes=2)
+TABLE = TableSize(n_train=3_000, n_val=1_000, n_features=30, n_outputs=2)
 SHAPES: list[tuple[str, int, dict[str, Any], dict[str, int]]] = [
     ("narrow", 48, {}, {}),
-    ("1,000 classes", 16, {}, {"n_classes": 1000}),
-    ("1,000 classes, smoothed", 16, {"label_smoothing": 0.1}, {"n_classes": 1000}),
-    ("5,000 classes", 4, {"hidden_dims": (256,), "batch_size": 128}, {"n_classes": 5000}),
+    ("1,000 classes", 16, {}, {"n_outputs": 1000}),
+    ("1,000 classes, smoothed", 16, {"label_smoothing": 0.1}, {"n_outputs": 1000}),
+    ("5,000 classes", 4, {"hidden_dims": (256,), "batch_size": 128}, {"n_outputs": 5000}),
     ("wide", 4, {"hidden_dims": (1024, 1024), "batch_size": 256}, {}),
     ("large batches", 16, {"hidden_dims": (512,), "batch_size": 1024, "dropout": 0.0}, {}),
     ("wide input", 8, {}, {"n_features": 4000}),
-    ("both", 32, {"batch_size": 2048}, {"n_classes": 300}),
-    ("many validation rows", 40, {"hidden_dims": (300,) * 3}, {"n_val": 20_000, "n_classes": 50}),
+    ("both", 32, {"batch_size": 2048}, {"n_outputs": 300}),
+    ("many validation rows", 40, {"hidden_dims": (300,) * 3}, {"n_val": 20_000, "n_outputs": 50}),
 ]
 
 
@@ -98,17 +100,17 @@ def test_what_a_pack_takes(
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize("n_classes", [2, 10, 100, 1000, 10_000])
+@pytest.mark.parametrize("n_outputs", [2, 10, 100, 1000, 10_000])
 @pytest.mark.parametrize("members", [1, 16, 256])
 @pytest.mark.parametrize("batch_size", [1, 32, 1000, 2048, 10**6])
 @pytest.mark.parametrize("n_rows", [1, 31, 3_000, 10**6])
 def test_pieces_are_of_whole_steps_and_bounded(
-    n_rows: int, batch_size: int, members: int, n_classes: int, device: str
+    n_rows: int, batch_size: int, members: int, n_outputs: int, device: str
 ) -> None:
-    batch, chunk, piece = sizes.steps(batch_size, n_rows, members, n_classes, device)
+    batch, chunk, piece = sizes.steps(batch_size, n_rows, members, n_outputs, device)
     assert 1 <= batch <= piece <= chunk <= max(n_rows, batch)
     assert piece % batch == chunk % batch == 0
-    held = members * piece * n_classes
+    held = members * piece * n_outputs
     assert held <= sizes.PIECE_ELEMENTS[device] or piece == batch
     assert chunk <= max(sizes.CHUNK_ROWS, batch)
 
@@ -116,9 +118,9 @@ def test_pieces_are_of_whole_steps_and_bounded(
 def test_pieces_do_not_change_chunks() -> None:
     """Dropout noise is drawn by chunks: it must not depend on the pack or the classes."""
     chunks = {
-        sizes.steps(32, 10_000, members, n_classes, device)[1]
+        sizes.steps(32, 10_000, members, n_outputs, device)[1]
         for members in (1, 16, 256)
-        for n_classes in (2, 10_000)
+        for n_outputs in (2, 10_000)
         for device in ("cpu", "cuda")
     }
     assert chunks == {2048}

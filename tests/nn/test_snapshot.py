@@ -10,7 +10,7 @@ import pytest
 from nn_harness import Table
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.device.passes import Rows
+from mlops.nn.device.rows import Rows
 from mlops.nn.records import EpochRecord, TrialResult
 from mlops.nn.training import Halving, PackTraining, Snapshot
 

@@ -16,7 +16,9 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 import mlops
 from mlops.configuration.hyperparameters import ACTIVATIONS, Hyperparameters
-from mlops.nn.records import METRIC_NAMES, METRICS, EpochRecord, Outcome
+from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
+from mlops.nn.tasks.classification import Classification
+from mlops.nn.tasks.metrics import METRICS
 from mlops.nn.training import Halving, fit
 
 SMALL = Hyperparameters(hidden_dims=(8, 4), epochs=3)
@@ -50,7 +52,7 @@ def test_any_shape_trains(noisy: Table, n_train: int, n_val: int, member: Hyperp
 def test_a_table_of_one_feature_and_a_class_never_seen() -> None:
     x = np.linspace(-1, 1, 40, dtype=np.float32)[:, None]
     y = (x[:, 0] > 0).astype(np.int64)
-    history = run([SMALL], Table(x, y, x[::7], y[::7], 5))
+    history = run([SMALL], Table(x, y, x[::7], y[::7], Classification(range(5))))
     assert history.results[0].weights["layers.2.weight"].shape == (5, 4)
 
 
@@ -157,11 +159,12 @@ def test_read_only_arrays_are_taken_without_a_warning() -> None:
     script = """
 import numpy as np
 from mlops.configuration.hyperparameters import Hyperparameters
+from mlops.nn.tasks.classification import Classification
 from mlops.nn.training import fit
 x, y = np.ones((8, 2), np.float32), np.arange(8) % 2
 for part in (x, y):
     part.flags.writeable = False
-print(len(list(fit([Hyperparameters((4,), epochs=2)], x, y, x, y, 2, seed=0))))
+print(len(list(fit([Hyperparameters((4,), epochs=2)], x, y, x, y, Classification([0, 1]), seed=0))))
 """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],

@@ -23,6 +23,7 @@ import uvicorn
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.serving.champion.champion import Champion
 from mlops.serving.champion.predictor import ServedModel
 from mlops.serving.endpoint.app import make_app
@@ -85,7 +86,7 @@ def make_predictor(
     hyperparameters = Hyperparameters(hidden_dims=hidden_dims, activation=activation, dropout=0.0)
     mlp = MLP.of(hyperparameters, encoder.width, len(classes))
     mlp.reset(torch.Generator().manual_seed(seed)).eval()
-    return pyfunc.Predictor(mlp, encoder, list(classes), "target", hyperparameters)
+    return pyfunc.Predictor(mlp, encoder, Classification(list(classes)), "target", hyperparameters)
 
 
 def describe_columns(predictor: pyfunc.Predictor, frame: pd.DataFrame) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def describe_columns(predictor: pyfunc.Predictor, frame: pd.DataFrame) -> dict[s
 def make_card(predictor: pyfunc.Predictor, frame: pd.DataFrame) -> dict[str, Any]:
     rows = frame.head(20)
     probabilities = predictor.probabilities(rows)
-    labels = [predictor.classes[i] for i in probabilities.argmax(1)]
+    labels = [predictor.task.classes[i] for i in probabilities.argmax(1)]
     return {
         "study": "a study",
         "data": {"name": "a table", "source": "synthetic", "digest": "0123456789abcdef"},
@@ -149,7 +150,7 @@ def register(
         mlp=predictor.mlp,
         hyperparameters=predictor.hyperparameters,
         encoder=predictor.encoder,
-        classes=predictor.classes,
+        task=predictor.task,
         target_name=predictor.target_name,
         training_columns=("id", *frame.columns, predictor.target_name),
         example=frame,

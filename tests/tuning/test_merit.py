@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.device.passes import Rows
-from mlops.nn.group import Run, Task
-from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult, merit
+from mlops.nn.device.rows import Rows
+from mlops.nn.group import Conditions, Run
+from mlops.nn.records import EpochRecord, Outcome, TrialResult, merit
+from mlops.nn.tasks.classification import Classification
+from mlops.nn.tasks.metrics import METRICS
 from mlops.nn.training import PackTraining
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.record import TrialRecord
@@ -30,7 +32,9 @@ from mlops.tuning.training.trial import PackTrial
 from mlops.tuning.watching.ledger import Ledger
 
 DEFAULT = Hyperparameters(hidden_dims=(2,), epochs=6)
-ROWS = Rows.on("cpu", *[np.zeros((4, 2), np.float32), np.zeros(4, np.int64)] * 2, 2)
+ROWS = Rows.on(
+    "cpu", *[np.zeros((4, 2), np.float32), np.zeros(4, np.int64)] * 2, Classification([0, 1])
+)
 
 # Few values, so that most trials tie.
 epochs = st.lists(
@@ -82,14 +86,14 @@ def test_all_that_is_ranked_is_in_one_order(
     expected = sorted(best, key=lambda n: key(best[n]))
 
     # A member's best epoch, and who goes on at a rung.
-    task = Task(ROWS, 0, metric)
+    conditions = Conditions(ROWS, 0, metric)
     training = PackTraining([DEFAULT] * len(told), ROWS, seed=0, numbers=numbers, metric=metric)
     next(training.events())  # so that there are weights to leave with
     runs: list[Run] = [run for group in training._groups for run in group.runs]
     for run in runs:
         run.best_epoch, run.best_metrics = 0, {}
         for record in told[run.number]:
-            if task.is_better(record, run):
+            if conditions.is_better(record, run):
                 run.best_epoch, run.best_metrics = record.epoch, record.metrics
         assert run.best_epoch == best[run.number].epoch
     eta = data.draw(st.integers(2, 4))

@@ -10,6 +10,7 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.data.table import Part
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.tracking.pyfunc import Predictor
 from mlops.tuning.scoring import score_part, with_columns_of
 
@@ -20,7 +21,7 @@ def predictor(rows: pd.DataFrame) -> Predictor:
     encoder = FeatureEncoder.fit(rows)
     hyperparameters = Hyperparameters(hidden_dims=(4,))
     mlp = MLP.of(hyperparameters, encoder.width, 2).reset(torch.Generator().manual_seed(0)).eval()
-    return Predictor(mlp, encoder, ["no", "yes"], "y", hyperparameters)
+    return Predictor(mlp, encoder, Classification(["no", "yes"]), "y", hyperparameters)
 
 
 def part(table: pd.DataFrame) -> Part:

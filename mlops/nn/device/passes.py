@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mlops.nn import sizes, streams
 from mlops.nn.device.graphs import Lane
-from mlops.nn.device.programs import Evaluation, Steps, Totals
-from mlops.nn.metrics import Counts
-from mlops.nn.mlp import PackedMLP, TrainingWorkspace, Workspace
+from mlops.nn.device.programs import Evaluation, Steps
+from mlops.nn.device.rows import Rows
+from mlops.nn.device.workspace import TrainingWorkspace, Workspace
 from mlops.nn.optimizer import PackedAdamW
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a study on one device, float32 and int64."""
-
-    x_train: Tensor
-    y_train: Tensor
-    x_val: Tensor
-    y_val: Tensor
-    n_classes: int
-
-    @classmethod
-    def on(
-        cls,
-        device: str,
-        x_train: np.ndarray,
-        y_train: np.ndarray,
-        x_val: np.ndarray,
-        y_val: np.ndarray,
-        n_classes: int,
-    ) -> Rows:
-        def on_device(array: np.ndarray) -> Tensor:
-            return _as_tensor(array).to(device)
-
-        return cls(
-            on_device(x_train), on_device(y_train), on_device(x_val), on_device(y_val), n_classes
-        )
-
-    @property
-    def n_features(self) -> int:
-        return self.x_train.shape[1]
-
-
-def _as_tensor(array: np.ndarray) -> Tensor:
-    """Views an array as a tensor; nothing here writes to it, so a read-only one will do."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(array)
+from mlops.nn.packed import PackedMLP
 
 
 class Passes:
@@ -75,10 +34,10 @@ class Passes:
         n_rows = len(rows.x_train)
         batch_size, device = pack.members[0].batch_size, pack.device.type
         self.batch_size, self.chunk_rows, self._piece_rows = sizes.steps(
-            batch_size, n_rows, len(pack), rows.n_classes, device
+            batch_size, n_rows, len(pack), rows.task.n_outputs, device
         )
         self._order = torch.empty(n_rows, dtype=torch.int64, device=pack.device)
-        self._totals = Totals.of(pack)
+        self._totals = rows.task.totals(len(pack), pack.device)
         self._training_spaces: dict[int, TrainingWorkspace] = {}
         self._steps: dict[tuple[int, int], tuple[Steps, Callable[[], None]]] = {}
         self._evaluation: tuple[Evaluation, Callable[[], None]] | None = None
@@ -104,10 +63,9 @@ class Passes:
                 self._lane.pace()
                 yield
 
-    def trained(self) -> tuple[Tensor, Tensor]:
-        """Returns mean loss and accuracy over the epoch's own steps, dropout on: [K] float64."""
-        n_rows = len(self.data.x_train)
-        return self._totals.losses / n_rows, self._totals.hits / n_rows
+    def trained(self) -> tuple[Tensor, ...]:
+        """Returns what the epoch's own steps measured, dropout on: [K] float64 a metric."""
+        return self._totals.means(len(self.data.x_train))
 
     def _pieces(self, n_rows: int) -> Iterator[tuple[int, int, int]]:
         """Yields which rows of a chunk to take at once, and how many of them a step takes."""
@@ -137,17 +95,13 @@ class Passes:
             self._steps[key] = (steps, self._graphs.replayable(steps.run))
         return self._steps[key]
 
-    def evaluate(self) -> tuple[Tensor, Counts]:
-        """Scores every member on the validation rows, dropout off.
-
-        Returns:
-            Mean loss [K] float64 and what was counted, [K, C] each.
-        """
+    def evaluate(self) -> tuple[Tensor, ...]:
+        """Scores every member on the validation rows, dropout off: [K] float64 a metric."""
         if self._evaluation is None:
-            widest = max(*self.pack.widths, self.data.n_classes)
+            widest = max(*self.pack.widths, self.data.task.n_outputs)
             n_rows = sizes.evaluation_rows(len(self.pack), widest, self.pack.device.type)
             made = Evaluation(self.pack, self.data, n_rows, lambda n: Workspace(self.pack, n))
             self._evaluation = made, self._graphs.replayable(made.run)
         evaluation, run = self._evaluation
         run()
-        return evaluation.losses / len(self.data.x_val), evaluation.counts
+        return evaluation.scores.means()

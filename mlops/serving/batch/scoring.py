@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +16,6 @@ from mlops.data.columns.arrow import pandas_frame
 from mlops.data.notes import Tally
 from mlops.errors import TableError
 from mlops.serving.champion.network import Network
-from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
     from mlops.data.columns.features import Column
@@ -46,18 +46,18 @@ class Scorer:
 
     Attributes:
         columns: The model's columns.
-        schema: The columns of predictions: `label`, and `probability_<class>` for each class.
+        schema: The task's columns: `label`, and `probability_<class>` for each class.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self._encoder = predictor.encoder
         state = {name: tensor.numpy() for name, tensor in predictor.mlp.state_dict().items()}
-        self._network = Network(state, predictor.hyperparameters.activation)
-        self._classes = pa.array(predictor.classes)
+        self._task = task = predictor.task
+        self._network = Network(state, predictor.hyperparameters.activation, task.predictions)
         self.columns: Sequence[Column] = predictor.encoder.columns
-        names = probability_columns(predictor.classes)
-        fields = [(LABEL, self._classes.type), *((name, pa.float64()) for name in names)]
-        self.schema = pa.schema(fields)
+        answers = task.answer_column(np.empty((0, task.n_outputs)), pa.array)
+        answer, *names = task.columns
+        self.schema = pa.schema([(answer, answers.type), *((name, pa.float64()) for name in names)])
 
     def check(self, names: Sequence[str]) -> None:
         """Checks that a table with columns of these names can be scored.
@@ -80,10 +80,10 @@ class Scorer:
             codes = self._encoder.transform(frame, tally=tally)
         except TableError:
             return self._first_bad_row(frame)
-        probabilities = self._network.probabilities(codes)
-        labels = self._classes.take(pa.array(probabilities.argmax(1)))
+        predictions = self._network.probabilities(codes)
+        answers = self._task.answer_column(predictions, pa.array)
         schema = self.schema.with_metadata({TALLY: json.dumps(tally.to_json())})
-        return pa.table([labels, *map(pa.array, probabilities.T)], schema=schema)
+        return pa.table([answers, *map(pa.array, predictions.T)], schema=schema)
 
     def _first_bad_row(self, frame: pd.DataFrame) -> BadRow:
         """Halves the rows until one is left: a row's code does not depend on the others."""

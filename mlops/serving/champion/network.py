@@ -46,10 +46,17 @@ class Network:
         state: The arrays `layers.0.weight` [outputs, inputs], `layers.0.bias` [outputs] and so on,
             float32, as `MLP.state_dict()` names them.
         activation: One of `ACTIVATIONS`.
+        predictions: Turns outputs, [N, C] float32, into predictions, [N, C] float64.
     """
 
-    def __init__(self, state: Mapping[str, np.ndarray], activation: str) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, np.ndarray],
+        activation: str,
+        predictions: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
         self._layers = []
+        self._predictions = predictions
         for i in count():
             if f"layers.{i}.weight" not in state:
                 break
@@ -62,13 +69,13 @@ class Network:
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """Returns the probability of each class for x: [N, F] float32 as [N, C] float64."""
         if len(x) <= self._block:
-            return _softmax(self._logits(x))
+            return self._predictions(self._outputs(x))
         starts = range(0, len(x), self._block)
         return np.concatenate(
-            [_softmax(self._logits(x[start : start + self._block])) for start in starts]
+            [self._predictions(self._outputs(x[start : start + self._block])) for start in starts]
         )
 
-    def _logits(self, x: np.ndarray) -> np.ndarray:
+    def _outputs(self, x: np.ndarray) -> np.ndarray:
         *hidden, (weight, bias) = self._layers
         for hidden_weight, hidden_bias in hidden:
             x = x @ hidden_weight
@@ -77,11 +84,3 @@ class Network:
         x = x @ weight
         x += bias
         return x
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exact = logits.astype(np.float64)
-    exact -= exact.max(axis=1, keepdims=True)
-    np.exp(exact, out=exact)
-    exact /= exact.sum(axis=1, keepdims=True)
-    return exact

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlops.data.columns.features import FeatureEncoder
+    from mlops.nn.tasks.task import Task
     from mlops.tracking.models.registry import RegisteredModel
 
 TOLERANCE = 1e-5
@@ -42,7 +43,7 @@ class ServedModel:
         version: Its version.
         run_id: The study's run.
         target: The column that is predicted.
-        classes: The labels, in the order of the network's outputs.
+        task: What is predicted.
         encoder: The preprocessing.
         network: The layers.
         card: What is recorded of the model; see `mlops.tracking.models.registry.RegisteredModel`.
@@ -54,7 +55,7 @@ class ServedModel:
     version: int
     run_id: str
     target: str
-    classes: list[Any]
+    task: Task
     encoder: FeatureEncoder
     network: Network
     card: dict[str, Any]
@@ -75,9 +76,9 @@ class ServedModel:
             registered.version,
             registered.run_id,
             predictor.target_name,
-            predictor.classes,
+            predictor.task,
             predictor.encoder,
-            Network(state, predictor.hyperparameters.activation),
+            Network(state, predictor.hyperparameters.activation, predictor.task.predictions),
             registered.card,
             sum(array.size for array in state.values()),
             predictor.training_columns,
@@ -113,16 +114,14 @@ class ServedModel:
     @cached_property
     def rows_at_once(self) -> int:
         """Rows that are little work; the answers to more would keep others waiting."""
-        beside = OUTPUT_WEIGHTS * len(self.classes) + CELL_WEIGHTS * len(self.columns.names)
+        beside = OUTPUT_WEIGHTS * self.task.n_outputs + CELL_WEIGHTS * len(self.columns.names)
         return WEIGHTS_AT_ONCE // (self.n_weights + beside + ROW_WEIGHTS)
 
-    @cached_property
-    def class_names(self) -> list[str]:
-        """The classes as keys of a JSON object."""
-        return [str(label) for label in self.classes]
-
     def probabilities(self, cells: Cells) -> np.ndarray:
-        """Returns the probability of each class: [N, C] float64; `cells` are used up."""
+        """Returns the predictions, [N, C] float64: of each class the probability.
+
+        `cells` are used up.
+        """
         return self.network.probabilities(
             self.encoder.encode(cells.numbers, cells.texts, cells.tally, cells.times)
         )
@@ -134,11 +133,6 @@ class ServedModel:
             TableError: A column is missing, or a cell cannot be read.
         """
         return self.network.probabilities(self.encoder.transform(frame))
-
-    def labels(self, probabilities: np.ndarray) -> list[Any]:
-        """Returns the most probable label of each row."""
-        classes = self.classes
-        return [classes[i] for i in probabilities.argmax(axis=1).tolist()]
 
     def check_sample(self) -> None:
         """Asks for the answers that were recorded when the model was registered; warms up as well.
@@ -166,7 +160,7 @@ class ServedModel:
                 f"a model must give the probabilities recorded with it to {TOLERANCE:g}, got "
                 f"{off:.2g} off; {RETRAIN}"
             )
-        if self.labels(probabilities) != list(sample["labels"]):
+        if self.task.answers(probabilities) != list(sample["labels"]):
             raise TrackingError(
                 f"a model must give the labels recorded with it, got others; {RETRAIN}"
             )

@@ -63,12 +63,12 @@ def predict(model: ServedModel, request: Request) -> Answer:
     """
     if media_type(request.content_type) != ARROW:
         cells = read_predict(request, model.columns)
-        probabilities = score(model, cells, request, len(model.classes))
+        probabilities = score(model, cells, request, model.task.n_outputs)
         return predictions(model, probabilities, cells.tally, request.max_answer_bytes)
     limits = RowLimits(request.limits.most, request.limits.here - ARROW_ROWS)
     cells = read_arrow(request.body, model.columns, limits)
-    probabilities = score(model, cells, request, len(model.classes))
-    body = write_arrow(model, model.labels(probabilities), probabilities)
+    probabilities = score(model, cells, request, model.task.n_outputs)
+    body = write_arrow(model, probabilities)
     return answered(
         model, body, content_type=ARROW.encode(), rows=len(probabilities), tally=cells.tally
     )

@@ -79,7 +79,7 @@ def describe_model(model: ServedModel, champion: Champion) -> dict[str, Any]:
     return {
         **model.identity,
         "target": model.target,
-        "classes": model.classes,
+        "classes": model.task.classes,
         "columns": {name: card["columns"][name] for name in model.columns.names},
         "metrics": card.get("metrics", {}),
         "confusion_matrix": card.get("confusion_matrix"),

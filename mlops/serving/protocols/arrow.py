@@ -31,7 +31,6 @@ from mlops.serving.rows.cells import (
     plain,
     shown,
 )
-from mlops.tracking.pyfunc import probability_columns
 
 if TYPE_CHECKING:
     from mlops.serving.champion.predictor import ServedModel
@@ -72,16 +71,16 @@ def read_arrow(body: bytes, columns: Columns, limits: RowLimits) -> Cells:
     return Cells(numbers, texts, Tally(), times)
 
 
-def write_arrow(model: ServedModel, labels: list[Any], probabilities: np.ndarray) -> bytes:
+def write_arrow(model: ServedModel, predictions: np.ndarray) -> bytes:
     """Writes predictions as a stream: `label`, and `probability_<class>` for each class.
 
     The schema's metadata says under `model` which model gave them.
     """
-    names = probability_columns(model.classes)
-    arrays = [pa.array(labels), *(pa.array(column) for column in probabilities.T)]
+    answers = pa.array(model.task.answers(predictions))
+    arrays = [answers, *(pa.array(column) for column in predictions.T)]
     metadata = {"model": msgspec.json.encode(model.identity)}
     fields = [
-        pa.field(name, array.type) for name, array in zip(["label", *names], arrays, strict=True)
+        pa.field(name, array.type) for name, array in zip(model.task.columns, arrays, strict=True)
     ]
     batch = pa.record_batch(arrays, schema=pa.schema(fields, metadata=metadata))
     sink = pa.BufferOutputStream()

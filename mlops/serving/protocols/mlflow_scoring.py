@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from mlops.errors import RequestError
 from mlops.serving.champion.predictor import ServedModel
@@ -40,7 +39,6 @@ from mlops.serving.rows.cells import (
 )
 from mlops.serving.rows.columns import Columns
 from mlops.serving.rows.reading import read_cells
-from mlops.tracking.pyfunc import probability_columns
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _SCALARS = (str, int, float, bool, type(None))
@@ -54,20 +52,13 @@ def invocations(model: ServedModel, request: Request) -> Answer:
         RequestError: It cannot be read.
     """
     cells = _read(request, model.columns)
-    probabilities = score(model, cells, request, len(model.classes))
-    names = ["label", *probability_columns(model.classes)]
-
-    def written(part: np.ndarray) -> list[Any]:
-        return [
-            dict(zip(names, (label, *row), strict=True))
-            for label, row in zip(model.labels(part), part.tolist(), strict=True)
-        ]
-
-    rows = in_parts(probabilities, len(names), written, request.max_answer_bytes)
+    task, most = model.task, request.max_answer_bytes
+    predictions = score(model, cells, request, task.n_outputs)
+    rows = in_parts(predictions, len(task.columns), task.flat_objects, most)
     return answered(
         model,
         msgspec.json.encode({"predictions": rows}),
-        rows=len(probabilities),
+        rows=len(predictions),
         tally=cells.tally,
     )
 

@@ -40,7 +40,6 @@ from mlops.serving.rows.cells import (
 )
 from mlops.serving.rows.columns import Columns
 from mlops.serving.rows.reading import read_cells
-from mlops.tracking.pyfunc import probability_columns
 
 _INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 _NUMBERS = (*_INTEGERS, "FP16", "FP32", "FP64")
@@ -163,8 +162,9 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
 
 
 def _output_types(model: ServedModel) -> dict[str, str]:
-    types = {"label": _LABELS.get(type(model.classes[0]), "BYTES")}
-    return types | dict.fromkeys(probability_columns(model.classes), "FP64")
+    answer, *names = model.task.columns
+    types = {answer: _LABELS.get(type(model.task.classes[0]), "BYTES")}
+    return types | dict.fromkeys(names, "FP64")
 
 
 def _outputs_asked(asked: _InferRequest, model: ServedModel) -> list[str]:
@@ -185,12 +185,13 @@ def _outputs(
     model: ServedModel, probabilities: np.ndarray, names: Sequence[str], most: int
 ) -> list[Any] | msgspec.Raw:
     types = _output_types(model)
-    columns = dict(zip(probability_columns(model.classes), probabilities.T, strict=True))
+    answer, *others = model.task.columns
+    columns = dict(zip(others, probabilities.T, strict=True))
     n_rows = len(probabilities)
 
     def data(name: str) -> list[Any] | msgspec.Raw:
-        if name == "label":
-            return in_parts(probabilities, 1, model.labels, most)
+        if name == answer:
+            return in_parts(probabilities, 1, model.task.answers, most)
         return in_parts(columns[name], 1, np.ndarray.tolist, most)
 
     def written(part: Sequence[str]) -> list[Any]:

@@ -75,15 +75,7 @@ def predictions(model: ServedModel, probabilities: np.ndarray, tally: Tally, mos
     Raises:
         RequestError: It would have more bytes than `most`.
     """
-    names = model.class_names
-
-    def written(part: np.ndarray) -> list[Any]:
-        return [
-            {"label": label, "probabilities": dict(zip(names, row, strict=True))}
-            for label, row in zip(model.labels(part), part.tolist(), strict=True)
-        ]
-
-    rows = in_parts(probabilities, len(names), written, most)
+    rows = in_parts(probabilities, model.task.n_outputs, model.task.objects, most)
     content: dict[str, Any] = {"predictions": rows, "model": model.identity_json}
     if tally.counts:
         content["notes"] = tally.to_json()

@@ -63,7 +63,7 @@ def _sample(part: Part, predictor: Predictor) -> dict[str, Any]:
     probabilities = predictor.probabilities(frame)
     return {
         "rows": json_rows(frame[[column.name for column in predictor.encoder.columns]]),
-        "labels": [predictor.classes[place] for place in probabilities.argmax(1)],
+        "labels": predictor.task.answers(probabilities),
         "probabilities": probabilities.tolist(),
     }
 

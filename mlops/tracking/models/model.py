@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from mlops.data.columns.features import FeatureEncoder
     from mlops.nn.mlp import MLP
+    from mlops.nn.tasks.task import Task
 
 NAME = "model"
 PREDICTOR = "predictor"
@@ -74,6 +75,10 @@ CODE = (
     "nn/__init__",
     "nn/activations",
     "nn/mlp",
+    "nn/tasks/__init__",
+    "nn/tasks/classification",
+    "nn/tasks/metrics",
+    "nn/tasks/task",
     "tracking/__init__",
     "tracking/pyfunc",
 )
@@ -119,7 +124,7 @@ def log_model(
     mlp: MLP,
     hyperparameters: Hyperparameters,
     encoder: FeatureEncoder,
-    classes: list[Any],
+    task: Task,
     target_name: str,
     training_columns: Sequence[str] = (),
     example: pd.DataFrame,
@@ -134,7 +139,7 @@ def log_model(
         mlp: The network with its weights; it is not changed.
         hyperparameters: Its configuration.
         encoder: The preprocessing it was trained with.
-        classes: The labels, as JSON values, in the order of its outputs.
+        task: What it predicts.
         target_name: The column it predicts.
         training_columns: All columns of the table it was trained on.
         example: Some raw rows; the first few are stored with the model.
@@ -148,7 +153,7 @@ def log_model(
     prepare_environment()
     network = copy.deepcopy(mlp).cpu().eval()
     predictor = pyfunc.Predictor(
-        network, encoder, classes, target_name, hyperparameters, tuple(training_columns)
+        network, encoder, task, target_name, hyperparameters, tuple(training_columns)
     )
     with tempfile.TemporaryDirectory(prefix="mlops-model-") as scratch:
         folder = Path(scratch) / NAME
@@ -337,12 +342,12 @@ def _signature(predictor: pyfunc.Predictor) -> ModelSignature:
     from mlflow.types.schema import AnyType
 
     types = {bool: DataType.boolean, int: DataType.long, float: DataType.double}
-    label = types.get(type(predictor.classes[0]), DataType.string)
-    names = pyfunc.probability_columns(predictor.classes)
+    label = types.get(type(predictor.task.classes[0]), DataType.string)
+    answer, *values = predictor.task.columns
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), column.name) for column in predictor.encoder.columns]),
         outputs=Schema(
-            [ColSpec(label, "label"), *(ColSpec(DataType.double, name) for name in names)]
+            [ColSpec(label, answer), *(ColSpec(DataType.double, name) for name in values)]
         ),
     )
 

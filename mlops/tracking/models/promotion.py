@@ -8,13 +8,14 @@ registered model and looks again: what was decided while another one moved it is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from mlops.data.columns.kinds import some_of
 from mlops.errors import InputError, TableError, TrackingError
+from mlops.nn.tasks.metrics import Metric
 from mlops.tracking.models import registry
 from mlops.tracking.models.registry import CHAMPION
 from mlops.tracking.pyfunc import Predictor
@@ -46,7 +47,7 @@ class Promotion:
 
 
 def challenge(
-    store: Registry, name: str, version: int, metric: str, score: Callable[[Predictor], float]
+    store: Registry, name: str, version: int, metric: Metric, score: Callable[[Predictor], float]
 ) -> Promotion:
     """Makes a candidate the champion if it is better on the test part that it was scored on.
 
@@ -68,7 +69,7 @@ def challenge(
         store: Where the registry is.
         name: The registered model.
         version: The candidate.
-        metric: What `score` measures; of a loss less is better.
+        metric: What `score` measures.
         score: Scores a model on the candidate's test part.
 
     Raises:
@@ -101,7 +102,7 @@ def _compare(
     store: Registry,
     candidate: registry.RegisteredModel,
     before: int | None,
-    metric: str,
+    metric: Metric,
     score: Callable[[Predictor], float],
 ) -> _Verdict:
     name, version = candidate.name, candidate.version
@@ -121,15 +122,16 @@ def _compare(
     if difference:
         return _Verdict(False, f"it differs from version {before}: {difference}")
     reading = _read_otherwise(champion.predictor, candidate.predictor)
+    measured = f"test_{metric.name}"
     try:
         old = score(champion.predictor)
     except TableError as error:
         better, new = True, score(candidate.predictor)
-        told = f"{metric} {new:.4f}; version {before} cannot read the rows ({error.problems[0]})"
+        told = f"{measured} {new:.4f}; version {before} cannot read the rows ({error.problems[0]})"
     else:
         new = score(candidate.predictor)
-        better = new < old if metric.endswith("loss") else new > old
-        told = f"{metric} {new:.4f} against {old:.4f} of version {before}"
+        better = metric.is_better(new, old)
+        told = f"{measured} {new:.4f} against {old:.4f} of version {before}"
     if _digest(champion) != _digest(candidate):
         told += ", which was trained on other rows"
     return _Verdict(better, told + reading, f"version {before}")
@@ -269,8 +271,8 @@ def _difference(champion: Predictor, model: Predictor) -> str:
     parts = {
         "columns gone": [name for name in old if name not in taken],
         "columns added": [name for name in new if name not in old],
-        "classes gone": _missing(champion.classes, model.classes),
-        "classes added": _missing(model.classes, champion.classes),
+        "classes gone": _missing(champion.task.classes, model.task.classes),
+        "classes added": _missing(model.task.classes, champion.task.classes),
     }
     return "; ".join(f"{title} {some_of(names)}" for title, names in parts.items() if names)
 
@@ -287,7 +289,7 @@ def _read_otherwise(champion: Predictor, model: Predictor) -> str:
     return "".join(f"; {how} now: {some_of(names)}" for how, names in changed.items())
 
 
-def _missing(labels: list[Any], others: list[Any]) -> list[Any]:
+def _missing(labels: Sequence[Any], others: Sequence[Any]) -> list[Any]:
     # As JSON, in which 1 and true differ.
     known = {json.dumps(other) for other in others}
     return [label for label in labels if json.dumps(label) not in known]

@@ -282,7 +282,7 @@ class StudyRun:
         tags = [RunTag(f"best_{name}", str(value)) for name, value in told.items()]
         self._client.log_batch(self.run_id, tags=tags)
         self._client.log_dict(self.run_id, dict(best), "best_trial.json")
-        log_confusion_matrix(self.store, self.run_id, confusion, predictor.classes)
+        log_confusion_matrix(self.store, self.run_id, confusion, predictor.task.classes)
         version, uri = registry.registered(
             self.store, model_name, self.run_id, best["trial"], best["best_epoch"]
         ) or self._register(best, predictor, metrics, confusion, model_name)
@@ -312,7 +312,7 @@ class StudyRun:
             mlp=predictor.mlp,
             hyperparameters=predictor.hyperparameters,
             encoder=predictor.encoder,
-            classes=predictor.classes,
+            task=predictor.task,
             target_name=predictor.target_name,
             training_columns=parts.columns,
             example=parts.test.table.take(parts.test.rows[:EXAMPLE_ROWS]).reset_index(drop=True),

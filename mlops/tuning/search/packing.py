@@ -113,7 +113,7 @@ def _pays(
             )
         fitting = most_members(widest, table, device, room, most)
     else:
-        widths = (table.n_features, *widest.hidden_dims, table.n_classes)
+        widths = (table.n_features, *widest.hidden_dims, table.n_outputs)
         weights = sum(a * b for a, b in pairwise(widths))
         member = 5 * weights + 3 * widest.batch_size * sum(widths)
         fitting = ELEMENTS_A_WORKER[device] // member

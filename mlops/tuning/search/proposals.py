@@ -11,11 +11,9 @@ from ray.tune.search import Searcher
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
+from mlops.nn.tasks.metrics import METRICS, Metric
 from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.search.searchers import SCORE, SEARCHERS, ask, domains_of
-
-# What a searcher is told of a trial that has no score, by direction.
-WORST = {"max": 0.0, "min": 1e6}
 
 
 class Proposals:
@@ -29,7 +27,7 @@ class Proposals:
         default: Trial 0, and the values of what the space leaves out.
         algorithm: One of `SEARCHERS`.
         initial_points: Random trials before the algorithm models anything.
-        mode: "max" or "min": which scores are better.
+        metric: What scores are of.
         seed: The study's seed.
 
     Attributes:
@@ -43,11 +41,11 @@ class Proposals:
         *,
         algorithm: str = "hyperopt",
         initial_points: int = 10,
-        mode: str = "max",
+        metric: Metric = METRICS["val_accuracy"],
         seed: int = 0,
     ) -> None:
         self.trials: list[dict[str, Any]] = []
-        self._space, self._default, self._mode = space, default, mode
+        self._space, self._default, self._metric = space, default, metric
         self._searcher: Searcher | None = None
         self._told_default = False
         self._first: dict[str, int] = {}
@@ -55,7 +53,9 @@ class Proposals:
             first = space.locate(default.to_dict())
             self._told_default = first is not None
             domains, make = domains_of(space), SEARCHERS[algorithm]
-            self._searcher = make(domains, mode, initial_points, [first] if first else [], seed)
+            self._searcher = make(
+                domains, metric.mode, initial_points, [first] if first else [], seed
+            )
 
     def propose(self, count: int) -> None:
         """Proposes the next trials."""
@@ -76,7 +76,7 @@ class Proposals:
         if self._searcher is None or (number == 0 and not self._told_default):
             return
         score = scores.get(self.original(number))
-        told = WORST[self._mode] if score is None else score
+        told = self._metric.worst if score is None else score
         self._searcher.on_trial_complete(str(number), {SCORE: told, "training_iteration": 1})
 
     def check_same(self, number: int, recorded: TrialRecord | None) -> None:

@@ -9,6 +9,7 @@ import ray
 
 if TYPE_CHECKING:
     from mlops.data.dataset import Dataset
+    from mlops.nn.tasks.task import Task
 
 # Seconds between reports of a worker: people look once a second.
 REPORT_SECONDS = 1.0
@@ -31,17 +32,17 @@ class SharedRows:
 
     Attributes:
         arrays: Reference to (x_train, y_train, x_val, y_val), one copy a host.
-        n_classes: Number of classes.
+        task: What is to be told of them.
     """
 
     arrays: ray.ObjectRef
-    n_classes: int
+    task: Task
 
 
-def share(dataset: Dataset) -> SharedRows:
+def share(dataset: Dataset, task: Task) -> SharedRows:
     """Puts rows into the object store."""
     arrays = (dataset.x_train, dataset.y_train, dataset.x_val, dataset.y_val)
-    return SharedRows(ray.put(arrays), dataset.n_classes)
+    return SharedRows(ray.put(arrays), task)
 
 
 @dataclass(frozen=True)

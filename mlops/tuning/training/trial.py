@@ -56,7 +56,7 @@ class PackTrial(tune.Trainable):
             # So that it runs short itself, and takes smaller packs, before its neighbours do.
             torch.cuda.set_per_process_memory_fraction(options.gpus)
         self._rows: tuple[np.ndarray, ...] = ray.get(rows.arrays)
-        self._n_classes = rows.n_classes
+        self._task = rows.task
         self._options = options
         self._place = _place(self._device)
         self._checkpoints: Checkpoints | None = None
@@ -97,7 +97,7 @@ class PackTrial(tune.Trainable):
     ) -> Iterator[list[EpochRecord | TrialResult]]:
         """Yields all that happens to a pack, of its past too if there is a checkpoint."""
         from mlops.nn.device.memory import shortage
-        from mlops.nn.device.passes import Rows
+        from mlops.nn.device.rows import Rows
         from mlops.nn.training import Halving, PackTraining
 
         options, checkpoints, snapshot = self._options, self._checkpoints, None
@@ -108,7 +108,7 @@ class PackTrial(tune.Trainable):
         on_device: list[Rows] = []
         lack = shortage(
             lambda: on_device.append(
-                Rows.on(self._device, x_train, y_train, x_val, y_val, self._n_classes)
+                Rows.on(self._device, x_train, y_train, x_val, y_val, self._task)
             )
         )
         if lack is not None:
@@ -146,7 +146,7 @@ class PackTrial(tune.Trainable):
             "min_epochs": options.min_epochs,
             "device": self._device,
             "precision": options.precision,
-            "n_classes": self._n_classes,
+            "n_classes": self._task.n_outputs,
             "trials": [[number, member.to_dict()] for number, member in members.items()],
         }
 

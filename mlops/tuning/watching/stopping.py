@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from mlops.nn.records import reaches
+from mlops.nn.tasks.metrics import METRICS
 from mlops.tuning.watching.ledger import Ledger
 
 # How long packs under way may take to release their trials: they do when an epoch is over.
@@ -51,7 +51,7 @@ class Stop(Stopper):
             failed = {end["trial"] for end in result["results"] if end["score"] is None}
             metric = self._ledger.metric
             scores = [r[metric] for r in result["records"] if r["trial"] not in failed]
-            reached = [score for score in scores if reaches(metric, score, self._target)]
+            reached = [score for score in scores if self._is_reached(score)]
             if reached:
                 self.reason = _at_target(metric, reached[0])
         return False
@@ -76,7 +76,7 @@ class Stop(Stopper):
     def _why(self) -> str | None:
         best, metric = self._ledger.best, self._ledger.metric
         score = None if best is None else best.score
-        if self._target is not None and score is not None and reaches(metric, score, self._target):
+        if score is not None and self._is_reached(score):
             return _at_target(metric, score)
         if self._deadline is not None:
             late = time.monotonic() - self._deadline
@@ -85,6 +85,11 @@ class Stop(Stopper):
             if late > (0 if self._ledger.epochs else RELEASE_SECONDS):
                 return "the time_budget was spent"
         return None
+
+    def _is_reached(self, score: float) -> bool:
+        if self._target is None:
+            return False
+        return METRICS[self._ledger.metric].reaches(score, self._target)
 
     @contextmanager
     def on_interrupt(self) -> Iterator[None]:

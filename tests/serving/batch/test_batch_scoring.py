@@ -28,6 +28,7 @@ from mlops.data.columns.features import FeatureEncoder
 from mlops.data.sources import read_file
 from mlops.errors import InputError, TableError, TrackingError
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.serving.batch import batch
 from mlops.serving.batch.pools import RayWorkers, Threads, from_buffer, score_buffer, to_buffer
 from mlops.serving.batch.scoring import BadRow, Scorer, free_names
@@ -75,7 +76,7 @@ def make_predictor(classes: list[Any], hidden: tuple[int, ...] = (8, 4)) -> Pred
     with torch.no_grad():
         for layer in mlp.linears():
             layer.weight *= 3.0
-    return Predictor(mlp.eval(), encoder, classes, "y", hyperparameters)
+    return Predictor(mlp.eval(), encoder, Classification(classes), "y", hyperparameters)
 
 
 def register(store: Store, predictor: Predictor, alias: str) -> int:
@@ -86,7 +87,7 @@ def register(store: Store, predictor: Predictor, alias: str) -> int:
         mlp=predictor.mlp,
         hyperparameters=predictor.hyperparameters,
         encoder=predictor.encoder,
-        classes=predictor.classes,
+        task=predictor.task,
         target_name="y",
         example=make_rows(5)[FEATURES],
     )

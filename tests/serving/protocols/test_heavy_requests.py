@@ -16,6 +16,7 @@ import pytest
 from endpoint_harness import Endpoint, EndpointSettings, numeric_table, register, serve
 from job import wait_until
 
+from mlops.nn.tasks.classification import Classification
 from mlops.serving.champion.champion import Champion
 from mlops.serving.champion.predictor import WEIGHTS_AT_ONCE, ServedModel
 from mlops.serving.endpoint.answering import INLINE_BYTES
@@ -215,7 +216,7 @@ def test_more_of_anything_is_fewer_rows_at_once(wide: Watched) -> None:
     model = wide.model
     assert 1 < model.rows_at_once < WEIGHTS_AT_ONCE // model.n_weights
     larger = dataclasses.replace(model, n_weights=1000 * model.n_weights)
-    more_classes = dataclasses.replace(model, classes=list(range(10_000)))
+    more_classes = dataclasses.replace(model, task=Classification(range(10_000)))
     assert larger.rows_at_once < model.rows_at_once
     assert more_classes.rows_at_once == 0
 

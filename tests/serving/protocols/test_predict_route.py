@@ -25,11 +25,11 @@ def to_arrow(table: pa.Table, **options: Any) -> bytes:
 
 def expected(served: Served, frame: pd.DataFrame) -> list[dict[str, Any]]:
     probabilities = served.model.probabilities_of(frame)
-    names = list(map(str, served.model.classes))
+    names = list(map(str, served.model.task.classes))
     return [
         {"label": label, "probabilities": dict(zip(names, row, strict=True))}
         for label, row in zip(
-            served.model.labels(probabilities), probabilities.tolist(), strict=True
+            served.model.task.answers(probabilities), probabilities.tolist(), strict=True
         )
     ]
 
@@ -64,8 +64,8 @@ def test_rows_columns_csv_and_arrow_give_the_same_predictions(
         assert arrow.headers["Content-Type"] == ARROW
         table = pa.ipc.open_stream(arrow.content).read_all()
         assert table["label"].to_pylist() == [row["label"] for row in wanted]
-        assert table.column_names[1:] == [f"probability_{c}" for c in served.model.classes]
-        for name in served.model.class_names:
+        assert table.column_names[1:] == [f"probability_{c}" for c in served.model.task.classes]
+        for name in served.model.task.class_names:
             np.testing.assert_allclose(
                 table[f"probability_{name}"].to_numpy(),
                 [row["probabilities"][name] for row in wanted],

@@ -17,6 +17,7 @@ from mlops.data.dataset import fit_encoder
 from mlops.data.notes import Note
 from mlops.data.table import Part, Parts
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.tracking.models.card import json_rows, make_card
 from mlops.tracking.pyfunc import Predictor
 
@@ -42,7 +43,7 @@ def test_a_card_tells_what_the_training_rows_held() -> None:
     encoder = fit_encoder(given)
     hyperparameters = Hyperparameters(hidden_dims=(4,))
     mlp = MLP.of(hyperparameters, encoder.width, 2).reset(torch.Generator().manual_seed(0)).eval()
-    predictor = Predictor(mlp, encoder, given.classes, "y", hyperparameters)
+    predictor = Predictor(mlp, encoder, Classification(given.classes), "y", hyperparameters)
     card = make_card("one", given, predictor, {"test_accuracy": 0.5}, np.eye(2, dtype=np.int64))
     assert json.loads(json.dumps(card, allow_nan=False)) == card
     assert card["columns"] == {
@@ -73,7 +74,7 @@ def test_a_card_has_the_notes_of_the_table_without_its_cells() -> None:
     encoder = fit_encoder(given)
     hyperparameters = Hyperparameters(hidden_dims=(4,))
     mlp = MLP.of(hyperparameters, encoder.width, 2).reset(torch.Generator().manual_seed(0)).eval()
-    predictor = Predictor(mlp, encoder, given.classes, "y", hyperparameters)
+    predictor = Predictor(mlp, encoder, Classification(given.classes), "y", hyperparameters)
     card = make_card("one", given, predictor, {}, np.eye(2, dtype=np.int64))
     assert card["notes"] == [note.to_json()]
     assert "secret" not in json.dumps(card)

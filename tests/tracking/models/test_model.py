@@ -17,6 +17,7 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.tracking import pyfunc
 from mlops.tracking.models import checksums, model
 from mlops.tracking.models.model import LoggedModel, log_model
@@ -44,7 +45,7 @@ def predictor(classes: list[Any], activation: str = "relu") -> Predictor:
     hyperparameters = Hyperparameters(hidden_dims=(8, 4), activation=activation, dropout=0.5)
     mlp = MLP(encoder.width, len(classes), (8, 4), activation, 0.5)
     mlp.reset(torch.Generator().manual_seed(0))
-    return Predictor(mlp.eval(), encoder, classes, "target", hyperparameters)
+    return Predictor(mlp.eval(), encoder, Classification(classes), "target", hyperparameters)
 
 
 def log(store: Store, made: Predictor) -> LoggedModel:
@@ -54,7 +55,7 @@ def log(store: Store, made: Predictor) -> LoggedModel:
         mlp=made.mlp,
         hyperparameters=made.hyperparameters,
         encoder=made.encoder,
-        classes=made.classes,
+        task=made.task,
         target_name=made.target_name,
         example=table(),
         metrics={"test_loss": 0.5, "test_accuracy": 0.75},
@@ -77,7 +78,24 @@ def test_a_predictor_read_back_predicts_the_same(activation: str, tmp_path: Path
     assert card == {"study": "one"}
     pd.testing.assert_frame_equal(read.predict(table()), made.predict(table()), check_exact=True)
     assert (read.hyperparameters, read.encoder) == (made.hyperparameters, made.encoder)
-    assert (read.classes, read.target_name) == (made.classes, "target")
+    assert (read.task.classes, read.target_name) == (made.task.classes, "target")
+
+
+def test_a_model_says_its_task_and_one_of_before_is_of_classes(tmp_path: Path) -> None:
+    made = predictor([3, 1])
+    pyfunc.write(tmp_path / "predictor", made, {})
+    file = tmp_path / "predictor" / pyfunc.DESCRIPTION
+    description = json.loads(file.read_text())
+    assert (description["task"], description["classes"]) == ("classification", [3, 1])
+    del description["task"]
+    file.write_text(json.dumps(description))
+    read, _ = pyfunc.read(tmp_path / "predictor")
+    assert (read.task.name, read.task.classes) == ("classification", [3, 1])
+    pd.testing.assert_frame_equal(read.predict(table()), made.predict(table()), check_exact=True)
+    file.write_text(json.dumps({**description, "task": "reading tea leaves"}))
+    told = "must be one of classification, got 'reading tea leaves'; use the version"
+    with pytest.raises(TrackingError, match=told):
+        pyfunc.read(tmp_path / "predictor")
 
 
 def test_both_flavors_predict_what_was_trained(

@@ -19,6 +19,8 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import InputError, TrackingError
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
+from mlops.nn.tasks.metrics import METRICS, Metric
 from mlops.tracking.models import promotion, registry
 from mlops.tracking.models.model import log_model
 from mlops.tracking.models.promotion import Promotion
@@ -52,7 +54,7 @@ def register(
         mlp=mlp,
         hyperparameters=hyperparameters,
         encoder=encoder,
-        classes=list(classes),
+        task=Classification(list(classes)),
         target_name="y",
         training_columns=columns,
         example=rows,
@@ -65,8 +67,8 @@ def score_of(model: Predictor) -> float:
     return model.hyperparameters.learning_rate
 
 
-def challenge(store: Store, version: int, metric: str = "test_accuracy") -> Promotion:
-    return promotion.challenge(store, "mlp", version, metric, score_of)
+def challenge(store: Store, version: int, metric: str = "accuracy") -> Promotion:
+    return promotion.challenge(store, "mlp", version, METRICS[f"val_{metric}"], score_of)
 
 
 def champion(store: Store) -> int | None:
@@ -83,12 +85,12 @@ def test_the_first_model_is_champion(store: Store) -> None:
 @pytest.mark.parametrize(
     ("metric", "score", "wins"),
     [
-        ("test_accuracy", 0.6, True),
-        ("test_accuracy", 0.5, False),
-        ("test_accuracy", 0.4, False),
-        ("test_loss", 0.4, True),
-        ("test_loss", 0.5, False),
-        ("test_loss", 0.6, False),
+        ("accuracy", 0.6, True),
+        ("accuracy", 0.5, False),
+        ("accuracy", 0.4, False),
+        ("loss", 0.4, True),
+        ("loss", 0.5, False),
+        ("loss", 0.6, False),
     ],
 )
 def test_a_better_candidate_is_champion(
@@ -97,9 +99,21 @@ def test_a_better_candidate_is_champion(
     first, second = register(sqlite_store, 0.5), register(sqlite_store, score)
     challenge(sqlite_store, first)
     done = challenge(sqlite_store, second, metric)
-    told = f"{metric} {score:.4f} against 0.5000 of version 1"
+    told = f"test_{metric} {score:.4f} against 0.5000 of version 1"
     assert done == Promotion(second if wins else first, first, told)
     assert champion(sqlite_store) == done.champion
+
+
+@pytest.mark.parametrize(("mode", "wins"), [("min", True), ("max", False)])
+def test_the_metric_says_which_is_better_whatever_it_is_called(
+    mode: str, wins: bool, sqlite_store: Store
+) -> None:
+    first, second = register(sqlite_store, 0.5), register(sqlite_store, 0.4)
+    challenge(sqlite_store, first)
+    metric = Metric("rmse", mode, 1e6)
+    done = promotion.challenge(sqlite_store, "mlp", second, metric, score_of)
+    told = "test_rmse 0.4000 against 0.5000 of version 1"
+    assert done == Promotion(second if wins else first, first, told)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +185,7 @@ def test_a_champion_that_cannot_read_the_rows_gives_way(sqlite_store: Store) -> 
         model.encoder.transform(ROWS[["b"]])
         return score_of(model)
 
-    done = promotion.challenge(sqlite_store, "mlp", second, "test_accuracy", score)
+    done = promotion.challenge(sqlite_store, "mlp", second, METRICS["val_accuracy"], score)
     assert done.champion == second
     assert re.fullmatch(
         r"test_accuracy 0\.1000; version 1 cannot read the rows \(.*'a' absent; .*\); "
@@ -264,7 +278,7 @@ def challenge_meeting(
             waiting.pop()()
         return score_of(model)
 
-    return promotion.challenge(open_store(uri), "mlp", version, "test_accuracy", score)
+    return promotion.challenge(open_store(uri), "mlp", version, METRICS["val_accuracy"], score)
 
 
 def begin_with(store: Store, score: float) -> tuple[int, list[int]]:

@@ -12,6 +12,7 @@ from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.data.columns.features import FeatureEncoder
 from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import LoggedModel, log_model
 from mlops.tracking.store.store import Store
@@ -28,7 +29,7 @@ def log(store: Store, seed: int = 0) -> LoggedModel:
         mlp=mlp,
         hyperparameters=Hyperparameters(hidden_dims=(4,), dropout=0.0),
         encoder=encoder,
-        classes=["no", "yes"],
+        task=Classification(["no", "yes"]),
         target_name="y",
         example=ROWS,
     )

@@ -20,6 +20,7 @@ from mlops.data.dataset import fit_encoder
 from mlops.data.notes import Note
 from mlops.data.table import Part, Parts
 from mlops.nn.mlp import MLP
+from mlops.nn.tasks.classification import Classification
 from mlops.settings.study import TuneSettings
 from mlops.tracking.models import registry
 from mlops.tracking.pyfunc import Predictor
@@ -60,7 +61,9 @@ def predictor_of(parts: Parts) -> Predictor:
     hyperparameters = Hyperparameters(hidden_dims=(4,))
     mlp = MLP.of(hyperparameters, encoder.width, len(parts.classes))
     mlp.reset(torch.Generator().manual_seed(0))
-    return Predictor(mlp.eval(), encoder, parts.classes, parts.target_name, hyperparameters)
+    return Predictor(
+        mlp.eval(), encoder, Classification(parts.classes), parts.target_name, hyperparameters
+    )
 
 
 def record(store: Store, parts: Parts, folder: Path) -> tuple[StudyRun, dict[str, Any]]:
@@ -87,7 +90,7 @@ def assert_recorded(store: Store, parts: Parts, run: StudyRun, logged: dict[str,
     found = registry.load_version(store, "mlp", logged["model"]["version"])
     assert [column.name for column in found.predictor.encoder.columns] == names
     assert found.predictor.training_columns == parts.columns
-    assert found.predictor.classes == parts.classes
+    assert found.predictor.task.classes == parts.classes
     assert list(found.card["columns"]) == names
     version = str(logged["model"]["version"])
     place = store.client.get_model_version_download_uri("mlp", version)

@@ -24,7 +24,7 @@ WIDE = Hyperparameters(hidden_dims=(1024, 1024), batch_size=1024)
 HUGE = Hyperparameters(hidden_dims=(8192, 8192, 8192), batch_size=2**20)
 
 Device = Literal["cpu", "cuda"]
-TABLE = TableSize(n_train=3_000, n_val=1_000, n_features=20, n_classes=2)
+TABLE = TableSize(n_train=3_000, n_val=1_000, n_features=20, n_outputs=2)
 
 
 def divide(
@@ -102,7 +102,7 @@ def test_a_number_is_taken_as_it_is(
             {"widest": Hyperparameters(batch_size=32)},
             {"widest": Hyperparameters(batch_size=2**16)},
         ),
-        ({"widest": MEDIUM, "n_classes": 2}, {"widest": MEDIUM, "n_classes": 10_000}),
+        ({"widest": MEDIUM, "n_outputs": 2}, {"widest": MEDIUM, "n_outputs": 10_000}),
     ],
 )
 def test_wider_trials_make_smaller_packs(narrower: dict[str, Any], wider: dict[str, Any]) -> None:
@@ -113,12 +113,12 @@ def test_wider_trials_make_smaller_packs(narrower: dict[str, Any], wider: dict[s
 
 @pytest.mark.parametrize("memory", [2**30, 2**33, 2**36])
 @pytest.mark.parametrize("widest", [NARROW, MEDIUM, WIDE], ids=["64", "256", "1024"])
-@pytest.mark.parametrize("n_classes", [2, 1000])
+@pytest.mark.parametrize("n_outputs", [2, 1000])
 @pytest.mark.parametrize("n_train", [3_000, 10**6, 5 * 10**6])
 def test_a_pack_and_the_table_fit_a_gpu(
-    memory: int, widest: Hyperparameters, n_classes: int, n_train: int
+    memory: int, widest: Hyperparameters, n_outputs: int, n_train: int
 ) -> None:
-    sizes = {"n_train": n_train, "n_classes": n_classes, "n_features": 50}
+    sizes = {"n_train": n_train, "n_outputs": n_outputs, "n_features": 50}
     chosen = divide(max_evals=10**6, widest=widest, device="cuda", memory=memory, **sizes)
     table = TABLE._replace(**sizes)
     if chosen.pack_size > 1:

@@ -14,10 +14,11 @@ from ray.tune.search import Searcher
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
 from mlops.errors import InputError
+from mlops.nn.tasks.metrics import METRICS, Metric
 from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.search.packing import Packing
 from mlops.tuning.search.packs import PackSearch
-from mlops.tuning.search.proposals import SEARCHERS, WORST, Proposals
+from mlops.tuning.search.proposals import SEARCHERS, Proposals
 
 ALGORITHMS = ("hyperopt", "optuna", "random")
 DEFAULT = Hyperparameters()
@@ -42,6 +43,11 @@ CONDITIONAL = SearchSpace.parse(
     }
 )
 TINY = SearchSpace.parse({"batch_size": {"choice": [16, 32]}})
+BY_MODE = {
+    "max": METRICS["val_accuracy"],
+    "min": METRICS["val_loss"],
+    "max, below 0 too": Metric("r2", "max", -1e3),
+}
 
 Params = dict[str, Any]
 Score = Callable[[Params], float | None]
@@ -62,7 +68,9 @@ def make(
     kind: type[PackSearch] = PackSearch,
     **options: Any,
 ) -> PackSearch:
-    how = {"algorithm", "initial_points", "mode", "seed"} & options.keys()
+    if "mode" in options:
+        options["metric"] = BY_MODE[options.pop("mode")]
+    how = {"algorithm", "initial_points", "metric", "seed"} & options.keys()
     proposals = Proposals(space, default, **{name: options.pop(name) for name in how})
     options = {"workers": packing.packs_in_flight, **options}
     return kind(proposals, max_evals=max_evals, packing=packing, **options)
@@ -384,7 +392,7 @@ def test_a_default_outside_the_space_is_found_again_as_nobodys_duplicate(
     assert recorder.events == [("asked", 1), ("told", 1, 0.16), ("asked", 2), ("asked", 3)]
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize("mode", BY_MODE)
 @pytest.mark.parametrize("how", ["no score", "missing", "pack died", "stopped"])
 def test_a_trial_without_a_score_counts_as_the_worst(
     mode: str, how: str, recorded: Callable[..., tuple[PackSearch, Recorder]]
@@ -400,11 +408,11 @@ def test_a_trial_without_a_score_counts_as_the_worst(
     else:
         search.on_trial_complete("a")
     search.suggest("b")
-    assert recorder.events[1] == ("told", 0, WORST[mode])
+    assert recorder.events[1] == ("told", 0, BY_MODE[mode].worst)
     # Its duplicate too.
     search.on_trial_complete("b", {"scores": []})
     search.suggest("c")
-    assert recorder.events[3] == ("told", 1, WORST[mode])
+    assert recorder.events[3] == ("told", 1, BY_MODE[mode].worst)
 
 
 def test_a_score_of_a_pack_that_dies_later_is_told(
@@ -424,7 +432,7 @@ def test_a_score_of_a_pack_that_dies_later_is_told(
     assert search.suggest("c") is None
     search.on_trial_complete("b", error=True)
     assert [member["number"] for member in search.suggest("c")["trials"]] == [2, 3]
-    assert recorder.events[2:4] == [("told", 0, WORST["max"]), ("told", 1, 0.25)]
+    assert recorder.events[2:4] == [("told", 0, BY_MODE["max"].worst), ("told", 1, 0.25)]
 
 
 @pytest.mark.parametrize("algorithm", ["hyperopt", "optuna", "random"])
@@ -479,7 +487,7 @@ def record_of(trial: Params) -> TrialRecord:
 @pytest.mark.parametrize(("mode", "scores"), [("max", [0.0, 0.5, 1.0]), ("min", [0.0, 2.0, 1e3])])
 def test_no_score_is_worse_than_the_worst(mode: str, scores: list[float]) -> None:
     better = max if mode == "max" else min
-    assert all(better(score, WORST[mode]) == score for score in scores)
+    assert all(better(score, BY_MODE[mode].worst) == score for score in scores)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

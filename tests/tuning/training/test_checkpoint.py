@@ -26,6 +26,7 @@ from servers import object_store
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.files import exists
 from mlops.nn.device.passes import Passes
+from mlops.nn.tasks.classification import Classification
 from mlops.tuning.training import checkpoint
 from mlops.tuning.training.options import PackOptions, SharedRows
 from mlops.tuning.training.trial import PackTrial
@@ -86,7 +87,7 @@ def worker(
     made = kind.__new__(kind)
     shared: Any = given or rows()
     options = replace(options, checkpoint_every=every, checkpoints=str(folder))
-    made.setup(pack or config(), SharedRows(shared, n_classes), options)
+    made.setup(pack or config(), SharedRows(shared, Classification(range(n_classes))), options)
     return made
 
 
@@ -296,7 +297,11 @@ def test_none_is_read_without_a_folder(start: Callable[..., PackTrial], folder: 
     (file,) = folder.iterdir()
     before = file.read_bytes()
     pack = start()
-    pack.setup(config(), SharedRows(rows(), 3), replace(pack._options, checkpoints=None))
+    pack.setup(
+        config(),
+        SharedRows(rows(), Classification(range(3))),
+        replace(pack._options, checkpoints=None),
+    )
     assert len(pack.step()["records"]) == len([m for m in MEMBERS.values() if m.batch_size == 32])
     to_the_end(pack)
     assert file.read_bytes() == before

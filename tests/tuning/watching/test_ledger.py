@@ -18,8 +18,10 @@ from hypothesis import given, settings, strategies
 from safetensors.torch import load
 
 from mlops.configuration.hyperparameters import Hyperparameters
-from mlops.nn.device.passes import Rows
-from mlops.nn.records import METRICS, EpochRecord, Outcome, TrialResult
+from mlops.nn.device.rows import Rows
+from mlops.nn.records import EpochRecord, Outcome, TrialResult
+from mlops.nn.tasks.classification import Classification
+from mlops.nn.tasks.metrics import METRICS
 from mlops.tracking.study.record import TrialRecord
 from mlops.tuning.training.options import (
     REPORTS_A_SECOND,
@@ -349,7 +351,9 @@ def check(table: Ledger) -> None:
             )
 
 
-@pytest.mark.parametrize(("workers", "seconds"), [(1, 1), (4, 1), (8, 2), (20, 5), (32, 8), (500, 25)])
+@pytest.mark.parametrize(
+    ("workers", "seconds"), [(1, 1), (4, 1), (8, 2), (20, 5), (32, 8), (500, 25)]
+)
 def test_many_workers_report_more_seldom(workers: int, seconds: float) -> None:
     assert report_every(workers) == seconds
     assert workers / report_every(workers) <= REPORTS_A_SECOND
@@ -468,7 +472,7 @@ def trained(
     one = Pack({"pack": 0, "trials": members, "settled": list(settled)})
     worker = PackTrial.__new__(PackTrial)
     options = PackOptions(0, "val_accuracy", None, 5, threads=1, gpus=gpus, report_every=every)
-    worker.setup(one.config, SharedRows(rows, 2), options)
+    worker.setup(one.config, SharedRows(rows, Classification([0, 1])), options)
     reports = [worker.step()]
     while not reports[-1]["done"]:
         reports.append(worker.step())
