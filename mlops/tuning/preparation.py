@@ -59,6 +59,8 @@ class Ready:
     """What a search needs.
 
     Attributes:
+        plan: What it is to do.
+        means: Those of all stages.
         parts: The table.
         encoder: Its preprocessing.
         rows: What packs train on.
@@ -68,6 +70,8 @@ class Ready:
         before: What was done of a study that is resumed.
     """
 
+    plan: Plan
+    means: Means
     parts: Parts
     encoder: FeatureEncoder
     rows: SharedRows
@@ -111,7 +115,7 @@ def prepare(plan: Plan, means: Means) -> Ready:
     # Packs train on the copy that is shared.
     del dataset, encoding
     run, before = _begin(plan, means, parts, divided, opening, record)
-    return Ready(parts, encoder, rows, workers, divided, run, before)
+    return Ready(plan, means, parts, encoder, rows, workers, divided, run, before)
 
 
 def load_table(data: DataSettings) -> Parts:
