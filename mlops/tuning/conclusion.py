@@ -15,8 +15,6 @@ from mlops.data.notes import to_json
 from mlops.errors import RecordError, StudyError, TrackingError
 from mlops.nn.tasks.metrics import METRICS
 from mlops.tracking.store.store import patiently
-from mlops.tuning.plan import Plan
-from mlops.tuning.preparation import Means, Ready
 
 if TYPE_CHECKING:
     from mlops.tracking.pyfunc import Predictor
@@ -38,16 +36,11 @@ def warm_up(proposed: threading.Event) -> None:
     _collect_garbage()
 
 
-def conclude(
-    plan: Plan, ready: Ready, found: Found, means: Means, warming: Future[None]
-) -> dict[str, Any]:
+def conclude(found: Found, warming: Future[None]) -> dict[str, Any]:
     """Records the trials; then, while Ray ends, the best one's model, which is registered.
 
     Args:
-        plan: What the study was to do.
-        ready: What it was done with.
-        found: What came of it.
-        means: Those of all stages.
+        found: What came of the search.
         warming: The import of what the model needs.
 
     Returns:
@@ -58,7 +51,8 @@ def conclude(
         TrackingError: The store fails.
         KeyboardInterrupt: The user has stopped the study.
     """
-    run, stop = ready.run.result(), found.stop
+    ready, stop = found.ready, found.stop
+    run = ready.run.result()
     rows = [row.to_dict() for row in found.ledger.ordered()]
     patiently(run.store, run.hold)
     patiently(run.store, lambda: run.log_trials(rows))
@@ -68,10 +62,9 @@ def conclude(
         raise StudyError(f"{stop.error}; resume it when the cluster has workers again")
     # torch exports one network at a time.
     wait([warming])
-    model_name = plan.keeping.tracking.model_name
-    recording = means.background.submit(_log_best, ready, found.ledger, run, model_name)
+    recording = ready.means.background.submit(_log_best, found, run)
     try:
-        means.connection.close()
+        ready.means.connection.close()
         return recording.result()
     finally:
         # Who interrupts now still gets a model that is recorded as a whole.
@@ -103,9 +96,10 @@ def ended(run: Future[StudyRun], again: str) -> Iterator[None]:
         raise
 
 
-def told(plan: Plan, ready: Ready, found: Found, concluded: Mapping[str, Any]) -> dict[str, Any]:
+def told(found: Found, concluded: Mapping[str, Any]) -> dict[str, Any]:
     """Tells people what a study has come to, and returns it for programs, JSON values."""
-    run, ledger, stopped = ready.run.result(), found.ledger, found.stop.reason
+    plan, run = found.ready.plan, found.ready.run.result()
+    ledger, stopped = found.ledger, found.stop.reason
     _tell(concluded, run.store.display_uri)
     if stopped is not None:
         print(f"{stopped}; to go on: {plan.keeping.again}", file=sys.stderr)
@@ -117,7 +111,7 @@ def told(plan: Plan, ready: Ready, found: Found, concluded: Mapping[str, Any]) -
         "outcomes": ledger.outcomes(),
         "stopped": stopped,
         **concluded,
-        "notes": to_json(ready.parts.notes),
+        "notes": to_json(found.ready.parts.notes),
         "tracking_seconds_per_record": ledger.tracking_seconds / max(1, ledger.epochs),
     }
 
@@ -128,12 +122,13 @@ def _collect_garbage() -> None:
     gc.enable()
 
 
-def _log_best(ready: Ready, ledger: Ledger, run: StudyRun, model_name: str) -> dict[str, Any]:
+def _log_best(found: Found, run: StudyRun) -> dict[str, Any]:
     """Scores the best trial's model on every part, records and registers it."""
     from mlops.tracking.models import promotion
     from mlops.tuning import scoring
 
-    best = ledger.best
+    ready, ledger = found.ready, found.ledger
+    best, model_name = ledger.best, ready.plan.keeping.tracking.model_name
     if best is None:
         raise StudyError(_no_score(ledger))
     weights = ledger.weights.get(best.trial)

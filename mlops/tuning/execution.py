@@ -15,7 +15,7 @@ from mlops.nn.tasks.metrics import METRICS
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.storage import checkpoint_folder
 from mlops.tuning.plan import Plan
-from mlops.tuning.preparation import Means, Ready, title
+from mlops.tuning.preparation import Ready, title
 from mlops.tuning.search.packs import PackSearch
 from mlops.tuning.search.proposals import Proposals
 from mlops.tuning.training.loop import set_up
@@ -32,29 +32,29 @@ class Found:
     """What a search has come to.
 
     Attributes:
+        ready: What it was done with.
         ledger: The table of trials, with the best one's weights.
         stop: What ended the search.
     """
 
+    ready: Ready
     ledger: Ledger
     stop: Stop
 
 
-def search(plan: Plan, ready: Ready, means: Means, when_proposed: Callable[[], None]) -> Found:
+def search(ready: Ready, when_proposed: Callable[[], None]) -> Found:
     """Runs all trials of a study, or those that are left of it, and records them.
 
     Args:
-        plan: What to do.
-        ready: What to do it with.
-        means: Those of all stages.
+        ready: What to do, and what with.
         when_proposed: Called once when nothing is left to be proposed: this process has time then.
 
     Raises:
         InputError: A study that is resumed is not proposed as it was.
         TrackingError: If the study's run could not be made, or the record not be written.
     """
-    metric, before = plan.training.metric, ready.before
-    searcher = _searcher(plan, ready, when_proposed)
+    plan, means, before = ready.plan, ready.means, ready.before
+    metric, searcher = plan.training.metric, _searcher(ready, when_proposed)
     options = _options(plan, ready.workers)
     logger = StudyLogger(ready.run, plan.name, metric, means.spool, before.trials, before.unsent)
     ledger = Ledger(metric, plan.search.max_evals, before.trials)
@@ -79,11 +79,11 @@ def search(plan: Plan, ready: Ready, means: Means, when_proposed: Callable[[], N
             ledger.close(reason)
             logger.close(reason)
             ledger.tracking_seconds = logger.seconds
-    return Found(ledger, stop)
+    return Found(ready, ledger, stop)
 
 
-def _searcher(plan: Plan, ready: Ready, when_proposed: Callable[[], None]) -> PackSearch:
-    search, training = plan.search, plan.training
+def _searcher(ready: Ready, when_proposed: Callable[[], None]) -> PackSearch:
+    search, training = ready.plan.search, ready.plan.training
     proposals = Proposals(
         search.space,
         search.default,

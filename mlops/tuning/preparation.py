@@ -60,6 +60,8 @@ class Ready:
     """What a search needs.
 
     Attributes:
+        plan: What it is to do.
+        means: Those of all stages.
         parts: The table.
         task: What is to be told of its rows.
         encoder: Its preprocessing.
@@ -70,6 +72,8 @@ class Ready:
         before: What was done of a study that is resumed.
     """
 
+    plan: Plan
+    means: Means
     parts: Parts
     task: Task
     encoder: FeatureEncoder
@@ -117,7 +121,7 @@ def prepare(plan: Plan, means: Means) -> Ready:
     # Packs train on the copy that is shared.
     del dataset, encoding
     run, before = _begin(plan, means, parts, divided, opening, record)
-    return Ready(parts, task, encoder, rows, workers, divided, run, before)
+    return Ready(plan, means, parts, task, encoder, rows, workers, divided, run, before)
 
 
 def load_table(data: DataSettings) -> Parts:

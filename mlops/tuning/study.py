@@ -51,11 +51,11 @@ def run(plan: Plan) -> dict[str, Any]:
             # Imported by now, in the background.
             from mlops.tuning.execution import search
 
-            found = search(plan, ready, means, proposed.set)
-            concluded = conclude(plan, ready, found, means, warming)
+            found = search(ready, proposed.set)
+            concluded = conclude(found, warming)
         means.spool.close(sent=True, goes_on=found.stop.reason is not None)
     seconds = round(time.monotonic() - started, 2)
-    return {**told(plan, ready, found, concluded), "seconds": seconds}
+    return {**told(found, concluded), "seconds": seconds}
 
 
 def _means(plan: Plan, started: float, stack: ExitStack) -> Means:
