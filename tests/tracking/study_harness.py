@@ -12,7 +12,7 @@ import pandas as pd
 from mlops.data.columns.reading import Reading, read_frame
 from mlops.nn.records import Outcome
 from mlops.tracking.store.store import Store
-from mlops.tracking.study.writer import RunWriter
+from mlops.tracking.study.writing.writer import RunWriter
 
 
 def made(store: Store, run_id: str) -> Future[Any]:

@@ -30,8 +30,7 @@ from mlops.tracking.study.record import (
     study_exists,
 )
 from mlops.tracking.study.spool import Spool
-from mlops.tracking.study.storage import weights_name
-from mlops.tracking.study.writer import WEIGHTS_FOLDER
+from mlops.tracking.study.storage import WEIGHTS_FOLDER, weights_name
 
 if TYPE_CHECKING:
     import numpy as np
