@@ -23,8 +23,8 @@ from mlops.errors import InputError, RecordError, StudyError, TableError, Tracki
 from mlops.files import is_uri
 from mlops.nn.sizes import TableSize
 from mlops.settings.sections import DataSettings, TrackingSettings
-from mlops.tracking.store.probe import without_password
 from mlops.tracking.store.store import explained, open_store, patiently, prepare_environment
+from mlops.tracking.store.uris import without_password
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.storage import checkpoint_folder, study_folder
 from mlops.tuning import resuming

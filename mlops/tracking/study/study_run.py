@@ -15,8 +15,9 @@ from mlops.errors import InputError, RecordError, TrackingError
 from mlops.tracking.models import registry
 from mlops.tracking.models.card import make_card
 from mlops.tracking.models.model import EXAMPLE_ROWS, discard_unregistered, log_model
+from mlops.tracking.store.experiment import active_run_from_environment
 from mlops.tracking.store.lease import DriverTag, Lease
-from mlops.tracking.store.store import Store, active_run_from_environment, explained, patiently
+from mlops.tracking.store.store import Store, explained, patiently
 from mlops.tracking.study.begun import SETTINGS, settings_tags, version_tags
 from mlops.tracking.study.dataset import log_dataset
 from mlops.tracking.study.params import as_params, fit

@@ -35,7 +35,7 @@ from mlops.settings.sections import TrackingSettings
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import log_model
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.database import create_sqlite
 from mlops.tracking.store.store import Store, open_store
 
 ROOT = Path(__file__).parents[3]

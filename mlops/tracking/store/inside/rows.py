@@ -47,9 +47,7 @@ def is_plain(update: RunUpdate) -> bool:
     )
 
 
-def write_runs(
-    client: MlflowClient, experiment_id: str, updates: Sequence[RunUpdate]
-) -> list[str]:
+def write_runs(client: MlflowClient, experiment_id: str, updates: Sequence[RunUpdate]) -> list[str]:
     """Writes to runs, and makes those that are new, in one transaction: all of it or none.
 
     Args:

@@ -44,7 +44,7 @@ def has_tables(engine: Engine) -> bool:
     try:
         from mlflow.store.db.utils import _all_tables_exist
     except ImportError:
-        return _LEAST <= set(inspect(engine).get_table_names())
+        return set(inspect(engine).get_table_names()) >= _LEAST
     return bool(_all_tables_exist(engine))
 
 
