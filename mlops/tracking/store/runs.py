@@ -76,8 +76,8 @@ def create_run(client: MlflowClient, experiment_id: str, update: RunUpdate) -> s
     return str(run.info.run_id)
 
 
-def update_run(client: MlflowClient, run_id: str, update: RunUpdate) -> None:
-    """Writes to a run that is there, in as few requests as MLflow allows.
+def fill_run(client: MlflowClient, run_id: str, update: RunUpdate) -> None:
+    """Writes params, tags and metrics of a run that is there, in as few requests as MLflow allows.
 
     Raises:
         Exception: What the store answers; some may be on record all the same.
@@ -90,5 +90,13 @@ def update_run(client: MlflowClient, run_id: str, update: RunUpdate) -> None:
     while metrics or params or tags:
         client.log_batch(run_id, metrics[:BATCH], params, tags)
         metrics, params, tags = metrics[BATCH:], [], []
+
+
+def end_run(client: MlflowClient, run_id: str, update: RunUpdate) -> None:
+    """Ends a run, if it does end.
+
+    Raises:
+        Exception: What the store answers.
+    """
     if update.status is not None:
         client.set_terminated(run_id, update.status, update.ended_ms)

@@ -83,11 +83,7 @@ def register(store: Store, predictor: Predictor, alias: str) -> int:
     model = log_model(
         store,
         run_id,
-        mlp=predictor.mlp,
-        hyperparameters=predictor.hyperparameters,
-        encoder=predictor.encoder,
-        classes=predictor.classes,
-        target_name="y",
+        predictor,
         example=make_rows(5)[FEATURES],
     )
     return registry.register(store, model, alias=alias)

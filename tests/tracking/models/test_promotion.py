@@ -49,12 +49,7 @@ def register(
     model = log_model(
         store,
         store.client.create_run(store.experiment_id).info.run_id,
-        mlp=mlp,
-        hyperparameters=hyperparameters,
-        encoder=encoder,
-        classes=list(classes),
-        target_name="y",
-        training_columns=columns,
+        Predictor(mlp, encoder, list(classes), "y", hyperparameters, tuple(columns)),
         example=rows,
         card={"data": {"digest": digest}} if digest else {},
     )

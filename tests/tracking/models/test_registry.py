@@ -14,6 +14,7 @@ from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import LoggedModel, log_model
+from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.store import Store
 
 ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
@@ -21,15 +22,12 @@ ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
 
 def log(store: Store, seed: int = 0) -> LoggedModel:
     encoder = FeatureEncoder.fit(ROWS)
+    hyperparameters = Hyperparameters(hidden_dims=(4,), dropout=0.0)
     mlp = MLP(encoder.width, 2, (4,)).reset(torch.Generator().manual_seed(seed))
     return log_model(
         store,
         store.client.create_run(store.experiment_id).info.run_id,
-        mlp=mlp,
-        hyperparameters=Hyperparameters(hidden_dims=(4,), dropout=0.0),
-        encoder=encoder,
-        classes=["no", "yes"],
-        target_name="y",
+        Predictor(mlp, encoder, ["no", "yes"], "y", hyperparameters),
         example=ROWS,
     )
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from mlops.tracking.store.inside.rows import is_database, is_plain, takes_rows, write_runs
-from mlops.tracking.store.runs import RunUpdate, create_run, read_run, update_run
+from mlops.tracking.store.runs import RunUpdate, create_run, end_run, fill_run, read_run
 from mlops.tracking.store.store import SENDERS, Store
 from mlops.tracking.study.writing.child_run import ChildRun
 
@@ -95,7 +95,9 @@ class Sender:
         if child.run_id is None:
             child.note_made(create_run(client, experiment_id, child.update()))
         assert child.run_id is not None
-        update_run(client, child.run_id, child.update())
+        update = child.update()
+        fill_run(client, child.run_id, update)
+        end_run(client, child.run_id, update)
         child.note_sent(child.run_id)
 
     def _look(self, client: MlflowClient, experiment_id: str, child: ChildRun) -> None:

@@ -19,7 +19,7 @@ from mlops.tracking.store.inside.rows import (
     takes_rows,
     write_runs,
 )
-from mlops.tracking.store.runs import RunUpdate, create_run, read_run, update_run
+from mlops.tracking.store.runs import RunUpdate, create_run, end_run, fill_run, read_run
 from mlops.tracking.store.store import Store, open_store
 
 TABLES = ("runs", "metrics", "latest_metrics", "params", "tags")
@@ -89,7 +89,8 @@ def by_rows(store: Store, updates: Sequence[RunUpdate]) -> list[str]:
 
 def by_client(store: Store, update: RunUpdate) -> str:
     run_id = update.run_id or create_run(store.client, store.experiment_id, update)
-    update_run(store.client, run_id, update)
+    fill_run(store.client, run_id, update)
+    end_run(store.client, run_id, update)
     return run_id
 
 
