@@ -33,7 +33,8 @@ from mlops.tracking.store.uris import (
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-    from mlflow.tracking._model_registry.client import ModelRegistryClient
+
+    from mlops.tracking.store.inside.models import ModelsClient
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class Registry:
     )
 
     @cached_property
-    def models(self) -> ModelRegistryClient:
+    def models(self) -> ModelsClient:
         """A client of the registered models; that of the runs would make an experiment."""
         _prepare_client()
         return models_client(self.uri)

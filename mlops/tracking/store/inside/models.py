@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
     from mlflow.tracking._model_registry.client import ModelRegistryClient
 
+    ModelsClient = ModelRegistryClient | MlflowClient
 
-def models_client(uri: str) -> ModelRegistryClient | MlflowClient:
+
+def models_client(uri: str) -> ModelsClient:
     """Returns a client of the registered models of a store."""
     try:
         from mlflow.tracking._model_registry.client import ModelRegistryClient
@@ -23,7 +25,7 @@ def models_client(uri: str) -> ModelRegistryClient | MlflowClient:
     return ModelRegistryClient(uri, uri)
 
 
-def close_connections(client: ModelRegistryClient | MlflowClient) -> bool:
+def close_connections(client: ModelsClient) -> bool:
     """Closes what a client has open of a database; returns whether it could."""
     engine = getattr(getattr(client, "store", None), "engine", None)
     if engine is None:
