@@ -5,13 +5,13 @@ Read in MLflow 3.17.2: tracking/_model_registry/client.py.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
     from mlflow.tracking._model_registry.client import ModelRegistryClient
 
-    ModelsClient = ModelRegistryClient | MlflowClient
+    ModelsClient: TypeAlias = ModelRegistryClient | MlflowClient
 
 
 def models_client(uri: str) -> ModelsClient:

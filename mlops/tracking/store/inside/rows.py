@@ -65,21 +65,19 @@ def write_runs(client: MlflowClient, experiment_id: str, updates: Sequence[RunUp
     _check_active(experiment, "experiment", experiment_id)
     ids = [update.run_id or uuid.uuid4().hex for update in updates]
     of_run = dict(zip(ids, updates, strict=True))
-    new = {run_id: update for run_id, update in of_run.items() if update.run_id is None}
     known = {run_id: update for run_id, update in of_run.items() if update.run_id is not None}
-    metrics = {run_id: _metrics(client, run_id, update) for run_id, update in of_run.items()}
+    made = [_run(update, one, experiment) for one, update in of_run.items() if one not in known]
+    params = {one: update.params for one, update in of_run.items()}
+    tags = {one: _tags(update) for one, update in of_run.items()}
+    metrics = {one: _metrics(client, one, update) for one, update in of_run.items()}
+    latest = {one: _latest(rows) for one, rows in metrics.items()}
     with _session(client) as (session, tables):
-        _insert(session, tables.SqlRun, [_run(new[one], one, experiment) for one in new])
-        _update_known(session, tables, known)
-        _write_texts(session, tables.SqlParam, {one: of_run[one].params for one in ids}, known)
-        names = {one: {"mlflow.runName": update.name} for one, update in new.items()}
-        tags = {one: {**names.get(one, {}), **of_run[one].tags} for one in ids}
+        _insert(session, tables.SqlRun, made)
+        _end_known(session, tables.SqlRun, known)
+        _write_texts(session, tables.SqlParam, params, known)
         _write_texts(session, tables.SqlTag, tags, known)
         _insert(session, tables.SqlMetric, [row for rows in metrics.values() for row in rows])
-        latest = {run_id: _latest(rows) for run_id, rows in metrics.items()}
-        newest = [row for one in new for row in latest[one].values()]
-        _insert(session, tables.SqlLatestMetric, newest)
-        _update_latest(session, tables.SqlLatestMetric, {one: latest[one] for one in known})
+        _write_latest(session, tables.SqlLatestMetric, latest, known)
     return ids
 
 
@@ -113,10 +111,10 @@ def _insert(session: Any, table: Any, rows: list[Row]) -> None:
         session.execute(insert(table.__table__), rows)
 
 
-def _update_known(session: Any, tables: Any, known: Mapping[str, RunUpdate]) -> None:
+def _end_known(session: Any, table: Any, known: Mapping[str, RunUpdate]) -> None:
     """Ends runs that are on record already, if they do end."""
     for run_id, update in known.items():
-        run = session.get(tables.SqlRun, run_id)
+        run = session.get(table, run_id)
         _check_active(run, "run", run_id)
         if update.status is not None:
             run.status, run.end_time = update.status, update.ended_ms
@@ -137,19 +135,25 @@ def _write_texts(
             session.merge(table(**row))
 
 
-def _update_latest(session: Any, table: Any, latest: Mapping[str, dict[str, Row]]) -> None:
-    """Notes the latest values of runs that may have some already."""
+def _write_latest(
+    session: Any, table: Any, latest: Mapping[str, dict[str, Row]], known: Container[str]
+) -> None:
+    """Writes the latest values; runs on record may have some already."""
     from sqlalchemy import select
 
+    of_new = [rows for run_id, rows in latest.items() if run_id not in known]
+    _insert(session, table, [row for rows in of_new for row in rows.values()])
     for run_id, rows in latest.items():
+        if run_id not in known:
+            continue
         of_run = select(table).where(table.run_uuid == run_id)
-        known = {entry.key: entry for entry in session.scalars(of_run.with_for_update())}
+        there = {entry.key: entry for entry in session.scalars(of_run.with_for_update())}
         for key, row in sorted(rows.items()):
-            if key not in known:
+            if key not in there:
                 session.add(table(**row))
-            elif _age(row) > _age(vars(known[key])):
+            elif _age(row) > _age(vars(there[key])):
                 for name, value in row.items():
-                    setattr(known[key], name, value)
+                    setattr(there[key], name, value)
 
 
 def _run(update: RunUpdate, run_id: str, experiment: Any) -> Row:
@@ -172,6 +176,12 @@ def _run(update: RunUpdate, run_id: str, experiment: Any) -> Row:
         "deleted_time": None,
         "lifecycle_stage": LifecycleStage.ACTIVE,
     }
+
+
+def _tags(update: RunUpdate) -> dict[str, str]:
+    """Returns a run's tags, among which a new one's name is."""
+    name = {"mlflow.runName": update.name} if update.run_id is None else {}
+    return {**name, **update.tags}
 
 
 def _metrics(client: MlflowClient, run_id: str, update: RunUpdate) -> list[Row]:
