@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # Seconds from one look at what is to be sent to the next, for each trial that is looked at.
 LOOK_SECONDS = 0.0005
-# Trials under way that are shown at a look: each takes some ten milliseconds of an SQL database.
+# Trials under way that are shown at a look: each takes some ten milliseconds of a server, three of
+# an SQL database.
 SHOWN_AT_A_LOOK = 20
 
 
