@@ -133,10 +133,8 @@ class ChildRun:
     def compare(self, found: RunOnRecord) -> list[str]:
         """Notes what the store has; returns the tags there that are true no more."""
         self.recorded |= {(metric.key, metric.step) for metric in found.metrics}
-        passed = [name for name in _PASSING_TAGS if name in found.tags and name not in self.tags]
-        self._params = dict(found.params)
-        self._tags = {name: text for name, text in found.tags.items() if name not in passed}
-        return passed
+        self._params, self._tags = dict(found.params), dict(found.tags)
+        return [name for name in _PASSING_TAGS if name in found.tags and name not in self.tags]
 
     def note_made(self, run_id: str) -> None:
         """Notes that the run has been made, with its tags."""

@@ -669,3 +669,54 @@ def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str
     with pytest.raises(KeyError, match="5"):
         writer.close()
     assert children(module_store, parent)[0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "name",
+    ["get_run", "get_metric_history", "delete_tag", "update_run", "log_batch", "set_terminated"],
+)
+def test_a_run_that_is_opened_again_says_what_is_true_now(
+    name: str, when: str, module_store: Store, parent: str
+) -> None:
+    """Whatever is refused meanwhile, or answered without our hearing it."""
+    first = RunWriter(made(module_store, parent), {})
+    for trial in (0, 1):
+        first.start(trial, PARAMS, {"pack": "0"})
+        first.record(records(trial, 2))
+        so_far = {"trial": trial, "outcome": "interrupted", "reason": "the budget", "score": 0.5}
+        first.end(trial, so_far, {})
+    first.close()
+    trials = read_trials(module_store, parent)
+    assert not any(trial.ended for trial in trials.values())
+    client = Client(module_store.client, **{when: failing(2, name)})
+    writer = RunWriter(made(through(module_store, client), parent), {}, trials=trials)
+    for trial in (0, 1):
+        writer.start(trial, PARAMS, {"pack": "0"})
+    if name == "update_run":  # asked of what is shown before it ends
+        deadline = time.monotonic() + 20
+        writer.record(records(0, 250))
+        while len(history(module_store, children(module_store, parent)[0], "val_f1")) < 250:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert children(module_store, parent)[0].info.status == "RUNNING"
+        assert "reason" not in children(module_store, parent)[0].data.tags
+    for trial in (0, 1):
+        writer.record(records(trial, 4))
+        if name != "update_run" or trial == 1:
+            end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    if name == "update_run":
+        end(writer, 0, Outcome.INTERRUPTED, "the budget")
+    writer.close()
+    assert name in client.names()
+    runs = children(module_store, parent)
+    assert "reason" not in runs[1].data.tags
+    assert "result_so_far" not in runs[1].data.tags
+    assert (runs[1].info.status, runs[1].data.tags["outcome"]) == ("FINISHED", "completed")
+    assert_epochs(module_store, runs[1], 1, 4)
+    if name == "update_run":
+        assert runs[0].info.status == "KILLED"
+        assert runs[0].data.tags["reason"] == "the budget"
+        assert_epochs(module_store, runs[0], 0, 250)
+    else:
+        assert_study(module_store, parent, 2)
