@@ -1,6 +1,6 @@
 """Runs `ray_jobs.tune` until the n-th call of a function, and dies there by SIGKILL.
 
-python dying_job.py mlops.tracking.study.child_run:ChildRun._create 7 after --max_evals 40 ...
+python dying_job.py mlops.tracking.study.writing.sender:create_run 7 after --max_evals 40 ...
 """
 
 from __future__ import annotations

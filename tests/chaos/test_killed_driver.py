@@ -13,31 +13,32 @@ from servers import MlflowServer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HERE = Path(__file__).parent
-WRITER = "mlops.tracking.study.writer"
-CHILD = "mlops.tracking.study.child_run"
+WRITER = "mlops.tracking.study.writing.writer"
+SENDER = "mlops.tracking.study.writing.sender"
+MODEL = "mlops.tracking.study.best_model"
 RUN = "mlops.tracking.study.study_run"
 # (function, which call of it, whether it has been carried out). Each line is one study's deaths.
 BEFORE_A_SERVER = [
     [
         (f"{RUN}:StudyRun._describe", 1, "before"),  # the study's run has just been made
-        (f"{CHILD}:ChildRun._create", 3, "after"),  # a child run without its params
-        (f"{CHILD}:ChildRun.send", 9, "before"),  # in the middle of a flush
-        (f"{RUN}:log_model", 1, "before"),
-        (f"{RUN}:log_model", 1, "after"),  # a model, not yet registered
+        (f"{SENDER}:create_run", 3, "after"),  # a child run without its params
+        (f"{SENDER}:Sender._send", 9, "before"),  # in the middle of a flush
+        (f"{MODEL}:log_model", 1, "before"),
+        (f"{MODEL}:log_model", 1, "after"),  # a model, not yet registered
     ],
     [
-        (f"{CHILD}:log_batch", 5, "after"),  # values, but the run not ended
+        (f"{SENDER}:fill_run", 5, "after"),  # values, but the run not ended
         (f"{WRITER}:RunWriter._send_file", 1, "after"),
-        (f"{CHILD}:ChildRun._open_again", 1, "after"),
+        (f"{SENDER}:Sender._look", 1, "after"),
         ("mlops.tracking.models.registry:register", 1, "after"),
         ("mlops.tracking.models.promotion:_crown", 1, "before"),
     ],
 ]
 BEFORE_A_DATABASE = [
     ("mlops.tracking.study.spool:Spool.add", 12, "before"),
-    (f"{WRITER}:record_whole", 1, "after"),  # runs on record, which the driver has not heard of
+    (f"{SENDER}:write_runs", 1, "after"),  # runs on record, which the driver has not heard of
     ("mlops.tracking.study.spool:Spool.add", 14, "after"),
-    (f"{WRITER}:record_whole", 2, "before"),
+    (f"{SENDER}:write_runs", 2, "before"),
     ("mlops.tracking.models.registry:_link_version", 1, "before"),
     ("mlops.tracking.models.promotion:_crown", 1, "after"),
     (f"{RUN}:StudyRun.end", 1, "before"),

@@ -15,7 +15,7 @@ from endpoint_harness import (
     store_in,
 )
 
-from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.database import create_sqlite
 from mlops.tracking.store.store import Store
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,7 @@ def register(
     logged = log_model(
         store,
         store.client.create_run(store.experiment_id).info.run_id,
-        mlp=predictor.mlp,
-        hyperparameters=predictor.hyperparameters,
-        encoder=predictor.encoder,
-        task=predictor.task,
-        target_name=predictor.target_name,
-        training_columns=("id", *frame.columns, predictor.target_name),
+        replace(predictor, training_columns=("id", *frame.columns, predictor.target_name)),
         example=frame,
         card=card,
     )

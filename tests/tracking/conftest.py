@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from servers import MlflowServer, postgresql
 
-from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.database import create_sqlite
 from mlops.tracking.store.store import Store, open_store
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from mlops.data.columns.finding import read_frame
 from mlops.data.columns.reading import Reading
 from mlops.nn.records import Outcome
 from mlops.tracking.store.store import Store
-from mlops.tracking.study.writer import RunWriter
+from mlops.tracking.study.writing.writer import RunWriter
 
 
 def made(store: Store, run_id: str) -> Future[Any]:

@@ -24,7 +24,7 @@ from mlops.nn.training import PackTraining
 from mlops.tracking.study.logger import StudyLogger
 from mlops.tracking.study.record import TrialRecord
 from mlops.tracking.study.spool import Spool
-from mlops.tracking.study.writer import weights_name
+from mlops.tracking.study.storage import weights_name
 from mlops.tuning import resuming
 from mlops.tuning.training.checkpoint import Told
 from mlops.tuning.training.options import PackOptions

@@ -8,16 +8,15 @@ registered model and looks again: what was decided while another one moved it is
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from mlops.data.columns.kinds import some_of
 from mlops.errors import InputError, TableError, TrackingError
 from mlops.nn.tasks.metrics import Metric
 from mlops.tracking.models import registry
 from mlops.tracking.models.registry import CHAMPION
+from mlops.tracking.models.stand_in import difference, read_otherwise
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.lease import Lease, PromoterTag
 from mlops.tracking.store.store import Registry, explained, patiently
@@ -118,10 +117,10 @@ def _compare(
         champion = patiently(store, lambda: registry.load_version(store, name, before), 3.0)
     except TrackingError as error:
         return _Verdict(False, f"version {before} cannot be compared: {error}")
-    difference = _difference(champion.predictor, candidate.predictor)
-    if difference:
-        return _Verdict(False, f"it differs from version {before}: {difference}")
-    reading = _read_otherwise(champion.predictor, candidate.predictor)
+    differs = difference(champion.predictor, candidate.predictor)
+    if differs:
+        return _Verdict(False, f"it differs from version {before}: {differs}")
+    reading = read_otherwise(champion.predictor, candidate.predictor)
     measured = f"test_{metric.name}"
     try:
         old = score(champion.predictor)
@@ -251,49 +250,14 @@ def _check_schema(store: Registry, name: str, before: int, model: registry.Regis
     reading = ""
     try:
         champion = registry.load_version(store, name, before)
-        difference = _difference(champion.predictor, model.predictor)
-        reading = _read_otherwise(champion.predictor, model.predictor)
+        differs = difference(champion.predictor, model.predictor)
+        reading = read_otherwise(champion.predictor, model.predictor)
     except TrackingError as error:
-        difference = f"the champion's columns cannot be read ({error})"
-    if difference:
+        differs = f"the champion's columns cannot be read ({error})"
+    if differs:
         raise InputError(
             f"a champion must take the rows that the one before it took, got version "
-            f"{model.version} after version {before}: {difference}; clients may fail, so say "
+            f"{model.version} after version {before}: {differs}; clients may fail, so say "
             "--allow-schema-change if they are ready for it"
         )
     return reading
-
-
-def _difference(champion: Predictor, model: Predictor) -> str:
-    """Says why a model cannot stand in for the champion before its clients; empty if it can."""
-    old, new = _columns(champion), _columns(model)
-    taken = new.keys() | set(model.training_columns)  # those left out are ignored in requests
-    parts = {
-        "columns gone": [name for name in old if name not in taken],
-        "columns added": [name for name in new if name not in old],
-        "classes gone": _missing(champion.task.classes, model.task.classes),
-        "classes added": _missing(model.task.classes, champion.task.classes),
-    }
-    return "; ".join(f"{title} {some_of(names)}" for title, names in parts.items() if names)
-
-
-def _read_otherwise(champion: Predictor, model: Predictor) -> str:
-    """Says which of the champion's columns a model leaves out or reads as another kind."""
-    old, new = _columns(champion), _columns(model)
-    changed: dict[str, list[str]] = {}
-    for name, kind in old.items():
-        if name not in new:
-            changed.setdefault("left out", []).append(name)
-        elif new[name] != kind:
-            changed.setdefault(f"read as {new[name]}", []).append(name)
-    return "".join(f"; {how} now: {some_of(names)}" for how, names in changed.items())
-
-
-def _missing(labels: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    # As JSON, in which 1 and true differ.
-    known = {json.dumps(other) for other in others}
-    return [label for label in labels if json.dumps(label) not in known]
-
-
-def _columns(predictor: Predictor) -> dict[str, Any]:
-    return {column.name: column.kind for column in predictor.encoder.columns}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mlops.errors import TrackingError, first_line
 from mlops.tracking import pyfunc
 from mlops.tracking.models.checksums import SHA256_TAG, verify
-from mlops.tracking.models.model import PREDICTOR, LoggedModel, models_of_run
+from mlops.tracking.models.folder import PREDICTOR
+from mlops.tracking.models.model import LoggedModel, models_of_run
 from mlops.tracking.store.store import Registry, Store, explained
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
 from urllib.request import urlopen
@@ -26,13 +25,11 @@ import psutil
 
 from mlops.errors import InputError, RecordError, first_line
 from mlops.files import is_uri
+from mlops.tracking.server.addresses import as_in_a_uri, for_clients, guards, is_loopback
 from mlops.tracking.server.daemon import Daemon, running
 from mlops.tracking.server.postgresql import postgresql
 
 SHORTEST_PASSWORD = 12
-# By these names, besides this machine's own, clients may call it unless told otherwise.
-PRIVATE = ["localhost", "127.0.0.1", "[::1]", "10.*", "192.168.*"]
-PRIVATE += [f"172.{number}.*" for number in range(16, 32)]
 # What a server keeps in its folder besides the lock, which stays empty, and artifacts.
 _OWN = ("postgresql", "postgresql.log", "mlflow.log", "authentication.ini", "session.key")
 
@@ -65,8 +62,7 @@ class Server:
 
     @property
     def uri(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http://{as_in_a_uri(self.host)}:{self.port}"
 
 
 def serve(server: Server) -> NoReturn:
@@ -84,7 +80,10 @@ def serve(server: Server) -> NoReturn:
         with _explained(folder):
             daemons = _start(server, folder, account, stack)
         print(f"serving the record on {server.uri}, kept in {folder}", file=sys.stderr)
-        print(f"clients: export MLFLOW_TRACKING_URI={_for_clients(server)}", file=sys.stderr)
+        print(
+            f"clients: export MLFLOW_TRACKING_URI={for_clients(server.host, server.port)}",
+            file=sys.stderr,
+        )
         sys.stderr.flush()
         while True:
             for daemon in daemons:
@@ -132,7 +131,7 @@ def _listens(daemon: Daemon, port: int) -> bool:
 def _account(server: Server) -> dict[str, str]:
     """Returns the administrator's name and password as the server's environment has them."""
     if not server.authentication:
-        if not _is_loopback(server.host):
+        if not is_loopback(server.host):
             raise InputError(
                 f"host: must be of this machine alone without authentication, got {server.host}; "
                 "add --authentication true"
@@ -147,12 +146,6 @@ def _account(server: Server) -> dict[str, str]:
             f"{'a shorter one' if name and password else 'none'}; set them"
         )
     return {"MLFLOW_AUTH_ADMIN_USERNAME": name, "MLFLOW_AUTH_ADMIN_PASSWORD": password}
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def _check(server: Server) -> None:
@@ -280,45 +273,13 @@ def _command(server: Server, folder: Path) -> list[str]:
     command += ["--artifacts-destination", artifacts]
     if server.authentication:
         command += ["--app-name", "basic-auth"]
-    return [*command, *_guards(server)]
-
-
-def _guards(server: Server) -> list[str]:
-    """Returns flags that say by what names clients may call it, and whose pages may change it.
-
-    MLflow knows private addresses alone, and of pages only those of this machine's own browser.
-    """
-    names = [_for_clients(server).removeprefix("http://").rpartition(":")[0], *_addresses()]
-    hosts = [*PRIVATE, *names]
-    if server.allowed_hosts:
-        hosts = names = [name.strip() for name in server.allowed_hosts.split(",")]
-    pages = _with_ports([name for name in names if name != "*"])
-    origins = [f"{scheme}://{page}" for page in pages for scheme in ("http", "https")]
-    flags = ["--allowed-hosts", ",".join(_with_ports(hosts))]
-    return [*flags, "--cors-allowed-origins", ",".join(origins)]
-
-
-def _with_ports(names: list[str]) -> list[str]:
-    """Returns names as they are, and as patterns of them with any port."""
-    return [*names, *(f"{name.replace('[', '[[]')}:*" for name in names)]
-
-
-def _addresses() -> list[str]:
-    """Returns this machine's addresses, as a URL has them."""
-    found = [address for network in psutil.net_if_addrs().values() for address in network]
-    four = [address.address for address in found if address.family == socket.AF_INET]
-    six = [address.address for address in found if address.family == socket.AF_INET6]
-    return [*four, *(f"[{address.partition('%')[0]}]" for address in six)]
+    return [*command, *guards(server.host, server.allowed_hosts)]
 
 
 def _answers(server: Server) -> bool:
-    with suppress(OSError), urlopen(f"{_for_clients(server, here=True)}/health", timeout=5):
+    with (
+        suppress(OSError),
+        urlopen(f"{for_clients(server.host, server.port, here=True)}/health", timeout=5),
+    ):
         return True
     return False
-
-
-def _for_clients(server: Server, here: bool = False) -> str:
-    """Returns the address for clients; one that stands for all addresses is none to call."""
-    if server.host in ("0.0.0.0", "::"):
-        return f"http://{'127.0.0.1' if here else socket.gethostname()}:{server.port}"
-    return server.uri

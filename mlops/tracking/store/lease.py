@@ -9,18 +9,15 @@ renewal first looks whether the tag is still its own.
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import threading
 import time
 import uuid
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
-import psutil
-
 from mlops.errors import InputError, RecordError
+from mlops.tracking.store.processes import is_alive, this_process
 from mlops.tracking.store.store import Registry, Store, explained
 
 RENEWAL_SECONDS = 10.0
@@ -116,7 +113,7 @@ class Lease:
 
     def __init__(self, tag: Tag) -> None:
         self._tag = tag
-        self._mine = {"id": uuid.uuid4().hex, **_this_process()}
+        self._mine = {"id": uuid.uuid4().hex, **this_process()}
         self._count = 0
         self._seen = 0.0
         self._lost: str | None = None
@@ -211,7 +208,7 @@ class Lease:
     def _lives(self, holder: dict[str, Any]) -> bool:
         if holder["machine"] == self._mine["machine"]:
             own = (holder["pid"], holder["started"]) == (self._mine["pid"], self._mine["started"])
-            return holder["id"] in _held if own else _is_alive(holder)
+            return holder["id"] in _held if own else is_alive(holder)
         waited = f"waiting {SILENCE_SECONDS:g} s to see whether {self._tag.holder} on "
         print(f"{waited}{holder['host']} is still there", file=sys.stderr, flush=True)
         deadline = time.monotonic() + SILENCE_SECONDS
@@ -261,41 +258,3 @@ class Lease:
             f"{self._tag.rule}, got one already, process {holder['pid']} on {holder['host']}; "
             f"{self._tag.remedy}"
         )
-
-
-def _this_process() -> dict[str, Any]:
-    process = psutil.Process()
-    return {
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "pid": process.pid,
-        "started": _started(process),
-    }
-
-
-def _started(process: psutil.Process) -> float:
-    """When a process was started, in whatever unit: the same for the same process."""
-    try:
-        # Clock ticks since the boot. psutil makes a time of them, by a clock that may be set.
-        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return float(stat.rpartition(")")[2].split()[19])
-    except OSError:
-        return float(process.create_time())
-
-
-def _machine() -> str:
-    """Names the processes among which a process id means one: boot and pid namespace."""
-    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts += [boot.read_text().strip(), str(namespace.readlink())]
-    return " ".join(parts)
-
-
-def _is_alive(holder: dict[str, Any]) -> bool:
-    try:
-        process = psutil.Process(holder["pid"])
-        running = process.status() != psutil.STATUS_ZOMBIE
-        return running and abs(_started(process) - holder["started"]) < 1.0
-    except psutil.NoSuchProcess:
-        return False

@@ -17,25 +17,24 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from mlops.cluster.connection import lasting_folder
 from mlops.errors import TrackingError, first_line
-from mlops.tracking.store.probe import (
+from mlops.tracking.store.database import check_is_there, check_sqlite, check_tables, create_sqlite
+from mlops.tracking.store.experiment import experiment_by_name, experiment_of_run
+from mlops.tracking.store.inside.models import close_connections, models_client
+from mlops.tracking.store.probe import EXPERIMENTS, MODELS, check_reachable
+from mlops.tracking.store.quiet import quiet
+from mlops.tracking.store.uris import (
     ELSEWHERE,
-    EXPERIMENTS,
-    MODELS,
-    Question,
-    check_database,
-    check_server,
-    check_sqlite,
-    check_tables,
-    create_sqlite,
+    is_database,
+    lasting,
+    sqlite_path,
     without_password,
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
-    from mlflow.tracking._model_registry.client import ModelRegistryClient
+
+    from mlops.tracking.store.inside.models import ModelsClient
 
 T = TypeVar("T")
 
@@ -46,9 +45,6 @@ RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 30.0
 # Requests to a server at the same time: its answers may take seconds.
 SENDERS = 8
-_DATABASES = ("postgresql", "mysql", "mssql")
-_IN_MEMORY = ("sqlite://", "sqlite:///", "sqlite:///:memory:")
-_QUIETED = ("mlflow", "alembic", "sqlalchemy")
 
 
 @dataclass(frozen=True)
@@ -65,20 +61,19 @@ class Registry:
     )
 
     @cached_property
-    def models(self) -> ModelRegistryClient:
+    def models(self) -> ModelsClient:
         """A client of the registered models; that of the runs would make an experiment."""
         _prepare_client()
-        from mlflow.tracking._model_registry.client import ModelRegistryClient
-
-        return ModelRegistryClient(self.uri, self.uri)
+        return models_client(self.uri)
 
     def check_file(self) -> None:
         """Opens an SQLite file anew if another one has taken its place since the last look.
 
         Raises:
-            TrackingError: It is gone: what is open of it would go on answering.
+            TrackingError: It is gone, or cannot be opened anew: what is open of the one before
+                would go on answering.
         """
-        path = _sqlite_path(self.uri)
+        path = sqlite_path(self.uri)
         if path is None:
             return
         try:
@@ -90,8 +85,12 @@ class Registry:
             ) from error
         place = (found.st_dev, found.st_ino)
         if self._file.setdefault("place", place) != place:
+            if not close_connections(self.models):
+                raise TrackingError(
+                    f"the tracking database must be the one that was opened, got another at {path}"
+                    "; start this again"
+                )
             self._file["place"] = place
-            self.models.store.engine.dispose()
 
     @property
     def display_uri(self) -> str:
@@ -153,18 +152,13 @@ def prepare_environment(retries: int = 2) -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
-def active_run_from_environment() -> str | None:
-    """Returns the run that `mlflow run` made for this process, if it did."""
-    return os.environ.get("MLFLOW_RUN_ID") or None
-
-
 def resolve_uri(uri: str | None = None) -> str:
     """Returns the tracking URI: MLFLOW_TRACKING_URI, else `uri`, else an SQLite file here.
 
     The path of an SQLite file is made absolute, so that it means the same from any folder.
     """
     chosen = os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI
-    path = _sqlite_path(chosen)
+    path = sqlite_path(chosen)
     return chosen if path is None else f"sqlite:///{path}"
 
 
@@ -187,17 +181,19 @@ def open_store(
         TrackingError: The store cannot be reached or used.
     """
     started = time.monotonic()
-    chosen = _lasting(resolve_uri(uri))
-    path = _sqlite_path(chosen)
+    chosen = lasting(resolve_uri(uri))
+    path = sqlite_path(chosen)
     if path is not None:
         check_sqlite(path, timeout)
     with _usable(chosen):
         if path is not None:
             create_sqlite(path)
         else:
-            _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()), EXPERIMENTS)
+            check_reachable(chosen, started + timeout, EXPERIMENTS)
         client = _client(chosen)
-        found = _experiment_of_run(client) or _experiment(client, experiment, path is not None)
+        found = experiment_of_run(client) or experiment_by_name(
+            client, experiment, path is not None
+        )
     return Store(chosen, found.name, found.experiment_id, found.artifact_location)
 
 
@@ -212,40 +208,23 @@ def open_registry(uri: str | None = None, *, timeout: float = 15.0) -> Registry:
         TrackingError: The store is not there, or cannot be reached or read.
     """
     started = time.monotonic()
-    chosen = _lasting(resolve_uri(uri))
-    path = _sqlite_path(chosen.partition("?")[0])
+    chosen = lasting(resolve_uri(uri))
+    path = sqlite_path(chosen.partition("?")[0])
     if path is not None:
-        _check_is_there(path)
+        check_is_there(path)
     with _usable(chosen):
         from mlflow.utils.file_utils import local_file_uri_to_path
         from mlflow.utils.uri import is_local_uri
 
         if is_local_uri(chosen):
-            _check_is_there(Path(local_file_uri_to_path(chosen)) / "models")
+            check_is_there(Path(local_file_uri_to_path(chosen)) / "models")
         elif path is None:
-            _check(chosen, max(1.0, started + timeout - 1.0 - time.monotonic()), MODELS)
-        if path is not None or _is_database(chosen):
+            check_reachable(chosen, started + timeout, MODELS)
+        if path is not None or is_database(chosen):
             check_tables(chosen, path)
         registry = Registry(chosen)
         _ = registry.models
     return registry
-
-
-def _check_is_there(path: Path) -> None:
-    if not path.exists():
-        raise TrackingError(
-            f"the tracking store must be there, got none at {path}; `python -m ray_jobs.tune` "
-            f"makes one, or {ELSEWHERE}"
-        )
-
-
-def _lasting(uri: str) -> str:
-    if uri in _IN_MEMORY:
-        raise TrackingError(
-            f"the tracking database must outlive the job, got {uri}, which lies in memory; "
-            f"{ELSEWHERE}"
-        )
-    return uri
 
 
 @contextmanager
@@ -304,20 +283,6 @@ def patiently(store: Registry, action: Callable[[], T], seconds: float | None = 
         time.sleep(RETRY_SECONDS)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences the loggers of MLflow and its database layer for a while."""
-    loggers = [logging.getLogger(name) for name in _QUIETED]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _prepare_client() -> None:
     prepare_environment()
     # It prints the traceback of what it also raises, of a disk that is full, say.
@@ -329,62 +294,3 @@ def _client(uri: str) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    """Returns the file of an SQLite URI, absolute; None for other URIs and in-memory databases."""
-    rest = uri.removeprefix("sqlite:///")
-    if rest == uri or rest in ("", ":memory:") or "?" in rest:
-        return None
-    return lasting_folder() / rest
-
-
-def _check(uri: str, timeout: float, question: Question) -> None:
-    """Finds out within seconds what MLflow would find out in minutes."""
-    if uri.startswith(("http:", "https:")):
-        check_server(uri, timeout, question)
-    elif _is_database(uri):
-        check_database(uri, timeout)
-
-
-def _is_database(uri: str) -> bool:
-    return uri.partition(":")[0].partition("+")[0] in _DATABASES
-
-
-def _experiment_of_run(client: MlflowClient) -> Experiment | None:
-    run_id = active_run_from_environment()
-    if run_id is None:
-        return None
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_experiment(client.get_run(run_id).info.experiment_id)
-    except MlflowException as error:
-        raise TrackingError(
-            f"MLFLOW_RUN_ID must name a run of the tracking store, got {run_id} "
-            f"({first_line(error)}); unset MLFLOW_RUN_ID or {ELSEWHERE}"
-        ) from error
-
-
-def _experiment(client: MlflowClient, name: str, in_file: bool) -> Experiment:
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            # MLflow's own choice is ./mlruns, by its number.
-            folder = lasting_folder() / "mlruns" / name
-            elsewhere = in_file and lasting_folder() != Path.cwd()
-            client.create_experiment(name, folder.as_uri() if elsewhere else None)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        found = client.get_experiment_by_name(name)
-    if found is None:
-        raise TrackingError(f"experiment `{name}` must exist once created, got none; try again")
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"experiment `{name}` must be active, got one that is deleted; restore it with `mlflow "
-            f"experiments restore --experiment-id {found.experiment_id}`, or name another one"
-        )
-    return found

@@ -10,10 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlops.data.versions import READING_VERSION, RELEASE, SPLIT_VERSION
 from mlops.errors import InputError
+from mlops.tracking.store.experiment import active_run_from_environment
+from mlops.tracking.store.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 # For people.
 SETTINGS = "settings.yaml"
@@ -22,6 +27,11 @@ SETTINGS_TAG = "settings"
 LONGEST_PART = 4000
 VERSIONS = {"reading_version": str(READING_VERSION), "split_version": str(SPLIT_VERSION)}
 RELEASE_TAG = "release"
+# Only a study's own run has it, and has it last: with it the run counts as a study.
+PACKING_TAG = "packs_in_flight"
+ENDS_TAG = "max_evals"
+# Tells the run that this process has made from another study's of the same name.
+ORIGIN_TAG = "origin"
 # The last one that did not record it.
 _FIRST_RELEASE = "0.1"
 
@@ -42,6 +52,33 @@ def settings_tags(settings: Mapping[str, Any]) -> dict[str, str]:
 def version_tags() -> dict[str, str]:
     """Returns the tags that say how a study's table was read and split, and by which release."""
     return {**VERSIONS, RELEASE_TAG: RELEASE}
+
+
+def make_run(store: Store, study: str, tags: Mapping[str, str]) -> Run:
+    """Makes a run with its tags, unless a try whose answer was lost has done so.
+
+    A store takes them with the run or, one of files, in this order. The last one makes it a study.
+
+    Raises:
+        InputError: The run that `mlflow run` made is another study's.
+        Exception: What the store answers.
+    """
+    client = store.client
+    given = active_run_from_environment()
+    if given is not None:
+        found = client.get_run(given).data.tags
+        if PACKING_TAG in found and found.get(ORIGIN_TAG) != tags[ORIGIN_TAG]:
+            raise InputError(
+                f"MLFLOW_RUN_ID must name a run that is no study yet, got {given}, the study "
+                f"`{found.get('study')}`; unset it"
+            )
+        client.update_run(given, name=study)
+        for name, value in tags.items():
+            client.set_tag(given, name, value)
+        return client.get_run(given)
+    query = f"tags.{ORIGIN_TAG} = '{tags[ORIGIN_TAG]}'"
+    made = client.search_runs([store.experiment_id], query, max_results=1)
+    return made[0] if made else client.create_run(store.experiment_id, tags=tags, run_name=study)
 
 
 def check_versions(tags: Mapping[str, str]) -> None:

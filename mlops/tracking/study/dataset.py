@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.data.notes import Note
 from mlops.tracking.models.card import MOST_WHOLE
-from mlops.tracking.store.store import Store, active_run_from_environment
+from mlops.tracking.store.experiment import active_run_from_environment
+from mlops.tracking.store.store import Store
 from mlops.tracking.study.params import fit
 
 # Letters of a schema. MLflow takes 1 MB, earlier versions 64 KB, and sends it with all that it says

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 from mlops.nn.records import NO_MERIT, Outcome, TrialResult, merit
 from mlops.tracking.study.record import TrialRecord
 from mlops.tracking.study.spool import Call, Spool
-from mlops.tracking.study.writer import RunWriter
+from mlops.tracking.study.writing.writer import RunWriter
 
 if TYPE_CHECKING:
     from mlops.tracking.study.study_run import StudyRun

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.errors import InputError
 from mlops.nn.records import Outcome
 from mlops.tracking.store.store import Store, explained
-from mlops.tracking.study.begun import check_versions, read_settings
+from mlops.tracking.study.begun import ENDS_TAG, PACKING_TAG, check_versions, read_settings
 from mlops.tracking.study.spool import Call
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 RESULT_TAG = "result"
 # The same of a trial that was interrupted, until it goes on.
 SO_FAR_TAG = "result_so_far"
-# Only a study's own run has it, and has it last: with it the run counts as a study.
-PACKING_TAG = "packs_in_flight"
 _PACKING = ("pack_size", PACKING_TAG, "merit")
-ENDS_TAG = "max_evals"
 
 
 @dataclass

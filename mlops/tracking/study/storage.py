@@ -22,6 +22,8 @@ from mlops.files import DRAFT, is_uri
 
 RECORD = "record.jsonl"
 DEFAULT_STORAGE = "studies"
+# Where the study's run has the weights of trials that were the best when they ended.
+WEIGHTS_FOLDER = "best"
 # Where folder names may have 255 bytes, this leaves room for ` of ` and a run's id.
 LONGEST_NAME = 200
 # A checkpoint's metadata have it.

@@ -12,39 +12,37 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.data.notes import to_json
 from mlops.errors import InputError, RecordError, TrackingError
-from mlops.tracking.models import registry
-from mlops.tracking.models.card import make_card
-from mlops.tracking.models.model import EXAMPLE_ROWS, discard_unregistered, log_model
+from mlops.tracking.store.experiment import active_run_from_environment
 from mlops.tracking.store.lease import DriverTag, Lease
-from mlops.tracking.store.store import Store, active_run_from_environment, explained, patiently
-from mlops.tracking.study.begun import SETTINGS, settings_tags, version_tags
-from mlops.tracking.study.dataset import log_dataset
-from mlops.tracking.study.params import as_params, fit
-from mlops.tracking.study.pictures import log_confusion_matrix
-from mlops.tracking.study.record import (
+from mlops.tracking.store.store import Store, explained, patiently
+from mlops.tracking.study.begun import (
     ENDS_TAG,
+    ORIGIN_TAG,
     PACKING_TAG,
+    SETTINGS,
+    make_run,
+    settings_tags,
+    version_tags,
+)
+from mlops.tracking.study.best_model import BestModel, record_best
+from mlops.tracking.study.dataset import log_dataset
+from mlops.tracking.study.params import as_params
+from mlops.tracking.study.record import (
     StudyRecord,
     is_younger,
     read_ends,
     study_exists,
 )
 from mlops.tracking.study.spool import Spool
-from mlops.tracking.study.storage import weights_name
-from mlops.tracking.study.writer import WEIGHTS_FOLDER
+from mlops.tracking.study.storage import WEIGHTS_FOLDER, weights_name
 
 if TYPE_CHECKING:
     import numpy as np
-    from mlflow.entities import Run
 
     from mlops.data.table import Parts
     from mlops.tracking.pyfunc import Predictor
 
-# Tells the run that this process has made from another study's of the same name.
-ORIGIN_TAG = "origin"
 NOTES = "notes.json"
-# Of a name of the user's, in a version's description and tags; a registry takes 5,000 letters.
-LONGEST_TOLD = 500
 
 
 class StudyRun:
@@ -94,7 +92,7 @@ class StudyRun:
         tags |= {ORIGIN_TAG: uuid.uuid4().hex, **settings_tags(settings), **version_tags()}
         tags |= {name: str(value) for name, value in packing.items() if name != PACKING_TAG}
         tags[PACKING_TAG] = str(packing[PACKING_TAG])  # the last one
-        run = patiently(store, lambda: _make_run(store, study, tags))
+        run = patiently(store, lambda: make_run(store, study, tags))
         made = cls(store, run.info.run_id, study, parts, spool)
         try:
             patiently(store, made._lease.take)
@@ -242,18 +240,7 @@ class StudyRun:
 
     def log_trials(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Records the table of trials, as trials.csv."""
-        flat = [
-            {**row, **{f"metrics.{name}": value for name, value in row["metrics"].items()}}
-            | row["params"]
-            for row in rows
-        ]
-        text = io.StringIO()
-        nested = ("params", "metrics")
-        names = dict.fromkeys(name for row in flat for name in row if name not in nested)
-        writer = csv.DictWriter(text, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(flat)
-        self._client.log_text(self.run_id, text.getvalue(), "trials.csv")
+        self._client.log_text(self.run_id, _as_csv(rows), "trials.csv")
 
     def log_best(
         self,
@@ -275,93 +262,8 @@ class StudyRun:
         Returns:
             What the job reports: scores, model and version.
         """
-        from mlflow.entities import RunTag
-
-        # Not parameters, which cannot change when a study is extended.
-        told = {"trial": best["trial"], **best["params"]}
-        tags = [RunTag(f"best_{name}", str(value)) for name, value in told.items()]
-        self._client.log_batch(self.run_id, tags=tags)
-        self._client.log_dict(self.run_id, dict(best), "best_trial.json")
-        log_confusion_matrix(self.store, self.run_id, confusion, predictor.task.classes)
-        version, uri = registry.registered(
-            self.store, model_name, self.run_id, best["trial"], best["best_epoch"]
-        ) or self._register(best, predictor, metrics, confusion, model_name)
-        return {
-            **metrics,
-            "model": {
-                "name": model_name,
-                "version": version,
-                "alias": registry.CANDIDATE,
-                "uri": uri,
-            },
-        }
-
-    def _register(
-        self,
-        best: Mapping[str, Any],
-        predictor: Predictor,
-        metrics: Mapping[str, float],
-        confusion: np.ndarray,
-        model_name: str,
-    ) -> tuple[int, str]:
-        parts, name = self._parts, fit(self._parts.name, LONGEST_TOLD)
-        discard_unregistered(self.store, self.run_id)
-        model = log_model(
-            self.store,
-            self.run_id,
-            mlp=predictor.mlp,
-            hyperparameters=predictor.hyperparameters,
-            encoder=predictor.encoder,
-            task=predictor.task,
-            target_name=predictor.target_name,
-            training_columns=parts.columns,
-            example=parts.test.table.take(parts.test.rows[:EXAMPLE_ROWS]).reset_index(drop=True),
-            metrics=dict(metrics),
-            card=make_card(self._study, parts, predictor, metrics, confusion),
-        )
-        tags = {
-            "study": self._study,
-            registry.TRIAL_TAG: str(best["trial"]),
-            registry.EPOCH_TAG: str(best["best_epoch"]),
-            "data_digest": parts.digest,
-            "data": name,
-        }
-        description = (
-            f"Predicts `{fit(predictor.target_name, LONGEST_TOLD)}` of {name}; test accuracy "
-            f"{metrics['test_accuracy']:.4f}, best of {self._study}."
-        )
-        version = registry.register(
-            self.store,
-            model,
-            model_name,
-            alias=registry.CANDIDATE,
-            tags=tags,
-            description=description,
-        )
-        return version, model.uri
-
-
-def _make_run(store: Store, study: str, tags: Mapping[str, str]) -> Run:
-    """Makes a run with its tags, unless a try whose answer was lost has done so.
-
-    A store takes them with the run or, one of files, in this order. The last one makes it a study.
-    """
-    client = store.client
-    given = active_run_from_environment()
-    if given is not None:
-        found = client.get_run(given).data.tags
-        if PACKING_TAG in found and found.get(ORIGIN_TAG) != tags[ORIGIN_TAG]:
-            raise InputError(
-                f"MLFLOW_RUN_ID must name a run that is no study yet, got {given}, the study "
-                f"`{found.get('study')}`; unset it"
-            )
-        client.update_run(given, name=study)
-        for name, value in tags.items():
-            client.set_tag(given, name, value)
-        return client.get_run(given)
-    query = f"tags.{ORIGIN_TAG} = '{tags[ORIGIN_TAG]}'"
-    made = client.search_runs([store.experiment_id], query, max_results=1)
-    return made[0] if made else client.create_run(store.experiment_id, tags=tags, run_name=study)
+        model = BestModel(self._study, self._parts, best, predictor, metrics, confusion)
+        return record_best(self.store, self.run_id, model, model_name)
 
 
 def _exists(study: str) -> InputError:
@@ -369,3 +271,18 @@ def _exists(study: str) -> InputError:
         f"study: must be a new name, got `{study}`, of which there is one; say --resume to go on "
         "with it, or choose another name"
     )
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    flat = [
+        {**row, **{f"metrics.{name}": value for name, value in row["metrics"].items()}}
+        | row["params"]
+        for row in rows
+    ]
+    text = io.StringIO()
+    nested = ("params", "metrics")
+    names = dict.fromkeys(name for row in flat for name in row if name not in nested)
+    writer = csv.DictWriter(text, names, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()

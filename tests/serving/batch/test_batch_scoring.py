@@ -36,7 +36,7 @@ from mlops.settings.sections import TrackingSettings
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import log_model
 from mlops.tracking.pyfunc import Predictor
-from mlops.tracking.store.probe import create_sqlite
+from mlops.tracking.store.database import create_sqlite
 from mlops.tracking.store.store import Store, open_store
 
 ROOT = Path(__file__).parents[3]
@@ -84,11 +84,7 @@ def register(store: Store, predictor: Predictor, alias: str) -> int:
     model = log_model(
         store,
         run_id,
-        mlp=predictor.mlp,
-        hyperparameters=predictor.hyperparameters,
-        encoder=predictor.encoder,
-        task=predictor.task,
-        target_name="y",
+        predictor,
         example=make_rows(5)[FEATURES],
     )
     return registry.register(store, model, alias=alias)

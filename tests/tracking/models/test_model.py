@@ -19,7 +19,9 @@ from mlops.errors import TrackingError
 from mlops.nn.mlp import MLP
 from mlops.nn.tasks.classification import Classification
 from mlops.tracking import pyfunc
-from mlops.tracking.models import checksums, model
+from mlops.tracking.models import checksums
+from mlops.tracking.models.carried import modules_needed
+from mlops.tracking.models.folder import REQUIREMENTS, write_folder
 from mlops.tracking.models.model import LoggedModel, log_model
 from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.store import Store
@@ -52,11 +54,7 @@ def log(store: Store, made: Predictor) -> LoggedModel:
     return log_model(
         store,
         store.client.create_run(store.experiment_id).info.run_id,
-        mlp=made.mlp,
-        hyperparameters=made.hyperparameters,
-        encoder=made.encoder,
-        task=made.task,
-        target_name=made.target_name,
+        made,
         example=table(),
         metrics={"test_loss": 0.5, "test_accuracy": 0.75},
     )
@@ -66,7 +64,7 @@ def log(store: Store, made: Predictor) -> LoggedModel:
 def folder(tmp_path: Path) -> Path:
     """A model's folder as it is before it has ids, with its checksums."""
     path = tmp_path / "folder"
-    model._save(path, predictor(["no", "yes"]), table(), {})
+    write_folder(path, predictor(["no", "yes"]), table(), {})
     return path
 
 
@@ -180,7 +178,7 @@ def test_raw_rows_are_read_however_pandas_typed_them(
     from mlflow.pyfunc import PyFuncModel
 
     made, _ = pyfunc.read(folder / "predictor")
-    saved = model._save(folder.with_name("again"), made, table(), {})
+    saved = write_folder(folder.with_name("again"), made, table(), {})
     loaded = PyFuncModel(saved, made)
     predicted = loaded.predict(frame)
     pd.testing.assert_frame_equal(predicted, made.predict(same_as))
@@ -212,7 +210,7 @@ def test_what_mlflow_says_of_a_model(sqlite_store: Store) -> None:
     assert len(read.load_input_example(logged.location)) == 5
     assert set(read.flavors) == {"python_function", "pytorch"}
     lines = (Path(logged.location) / "requirements.txt").read_text().splitlines()
-    assert {line.split("==")[0] for line in lines} == set(model.REQUIREMENTS)
+    assert {line.split("==")[0] for line in lines} == set(REQUIREMENTS)
     assert not any("+" in line for line in lines)
 
 
@@ -245,9 +243,12 @@ def test_a_model_loads_where_this_package_is_not_installed(
     assert done.returncode == 0, done.stderr
     predicted, network, origin, modules = done.stdout.splitlines()
     assert Path(origin).is_relative_to(logged.location)
-    # All that it has with it is needed.
-    names = ("mlops/" + module.removesuffix("__init__") for module in model.CODE)
-    assert set(modules.split()) == {name.strip("/").replace("/", ".") for name in names}
+    # All that it has with it is needed, but for how a task is learned, which it can tell.
+    carried = modules_needed("mlops.tracking.pyfunc", Path(pyfunc.__file__).parents[2])
+    assert len(carried) > 20
+    names = (path.with_suffix("").as_posix().removesuffix("/__init__") for path in carried)
+    learning = {f"mlops.nn.tasks.{name}" for name in ("counts", "cross_entropy")}
+    assert set(modules.split()) == {name.replace("/", ".") for name in names} - learning
     assert network == "True"
     expected = json.loads(made.predict(pd.read_json("rows.json")).to_json())
     assert json.loads(predicted)["label"] == expected["label"]

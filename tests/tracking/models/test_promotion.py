@@ -51,12 +51,9 @@ def register(
     model = log_model(
         store,
         store.client.create_run(store.experiment_id).info.run_id,
-        mlp=mlp,
-        hyperparameters=hyperparameters,
-        encoder=encoder,
-        task=Classification(list(classes)),
-        target_name="y",
-        training_columns=columns,
+        Predictor(
+            mlp, encoder, Classification(list(classes)), "y", hyperparameters, tuple(columns)
+        ),
         example=rows,
         card={"data": {"digest": digest}} if digest else {},
     )

@@ -15,6 +15,7 @@ from mlops.nn.mlp import MLP
 from mlops.nn.tasks.classification import Classification
 from mlops.tracking.models import registry
 from mlops.tracking.models.model import LoggedModel, log_model
+from mlops.tracking.pyfunc import Predictor
 from mlops.tracking.store.store import Store
 
 ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
@@ -22,15 +23,12 @@ ROWS = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0], "b": list("xyxy")})
 
 def log(store: Store, seed: int = 0) -> LoggedModel:
     encoder = FeatureEncoder.fit(ROWS)
+    hyperparameters = Hyperparameters(hidden_dims=(4,), dropout=0.0)
     mlp = MLP(encoder.width, 2, (4,)).reset(torch.Generator().manual_seed(seed))
     return log_model(
         store,
         store.client.create_run(store.experiment_id).info.run_id,
-        mlp=mlp,
-        hyperparameters=Hyperparameters(hidden_dims=(4,), dropout=0.0),
-        encoder=encoder,
-        task=Classification(["no", "yes"]),
-        target_name="y",
+        Predictor(mlp, encoder, Classification(["no", "yes"]), "y", hyperparameters),
         example=ROWS,
     )
 

@@ -24,7 +24,7 @@ from servers import free_port, object_store
 
 from mlops.errors import InputError
 from mlops.tracking.server import postgresql
-from mlops.tracking.server import server as tracking_server
+from mlops.tracking.server.addresses import guards
 from mlops.tracking.server.server import Server, serve
 
 pytestmark = pytest.mark.timeout(240)
@@ -303,7 +303,7 @@ def test_a_folder_that_is_another_s_is_left_as_it_is(name: str, tmp_path: Path) 
 def test_by_what_names_it_may_be_called(
     given: str | None, hosts: list[str], origins: list[str]
 ) -> None:
-    flags = tracking_server._guards(Server(allowed_hosts=given))
+    flags = guards("127.0.0.1", given)
     said = {flag: text.split(",") for flag, text in zip(flags[::2], flags[1::2], strict=True)}
     assert {*hosts} <= {*said["--allowed-hosts"]}
     assert {*origins} <= {*said["--cors-allowed-origins"]}

@@ -19,8 +19,9 @@ import pytest
 
 from mlops.data.table import Part, Parts
 from mlops.errors import TrackingError
-from mlops.tracking.store.probe import without_password
-from mlops.tracking.store.store import Store, active_run_from_environment, open_store, resolve_uri
+from mlops.tracking.store.experiment import active_run_from_environment
+from mlops.tracking.store.store import Store, open_store, resolve_uri
+from mlops.tracking.store.uris import without_password
 from mlops.tracking.study.dataset import log_dataset
 
 OPEN = "from mlops.tracking.store.store import open_store\n"

@@ -23,13 +23,14 @@ from mlops.tracking.store.lease import DriverTag, Lease
 from mlops.tracking.store.store import Store, open_store
 from mlops.tracking.study.begun import (
     LONGEST_PART,
+    PACKING_TAG,
     RELEASE_TAG,
     SETTINGS,
     SETTINGS_TAG,
     VERSIONS,
     settings_tags,
 )
-from mlops.tracking.study.record import PACKING_TAG, find_study
+from mlops.tracking.study.record import find_study
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.study_run import StudyRun
 from mlops.tuning import resuming

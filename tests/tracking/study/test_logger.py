@@ -18,9 +18,9 @@ from mlops.configuration.hyperparameters import NAMES, Hyperparameters
 from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome, TrialResult
 from mlops.tracking.store.store import Store, open_store
-from mlops.tracking.study import writer as writer_module
 from mlops.tracking.study.logger import StudyLogger, failure_reason
 from mlops.tracking.study.spool import Spool
+from mlops.tracking.study.writing import writer as writer_module
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

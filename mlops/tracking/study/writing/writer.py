@@ -10,42 +10,35 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mlops.errors import RecordError, TrackingError
-from mlops.tracking.store.store import PATIENCE_SECONDS, RETRY_SECONDS, SENDERS
-from mlops.tracking.store.whole import record_whole, takes_whole_runs
-from mlops.tracking.study.child_run import ChildRun
+from mlops.tracking.store.store import PATIENCE_SECONDS, RETRY_SECONDS
 from mlops.tracking.study.record import TrialRecord
 from mlops.tracking.study.spool import Call, Spool
-from mlops.tracking.study.storage import weights_name
+from mlops.tracking.study.storage import WEIGHTS_FOLDER, weights_name
+from mlops.tracking.study.writing.child_run import ChildRun
+from mlops.tracking.study.writing.sender import Sender
 
 if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
-
-    from mlops.tracking.store.whole import WholeRun
     from mlops.tracking.study.study_run import StudyRun
 
 # Seconds from one look at what is to be sent to the next, for each trial that is looked at.
 LOOK_SECONDS = 0.0005
-# Trials under way that are shown at a look: each takes some ten milliseconds of an SQL database.
+# Trials under way that are shown at a look: each takes some ten milliseconds of a server, three of
+# an SQL database.
 SHOWN_AT_A_LOOK = 20
-# Metrics, params and tags in a transaction: it keeps other writers of an SQLite store waiting.
-MOST_VALUES = 10_000
-# Where the study's run has the weights of trials that were the best when they ended.
-WEIGHTS_FOLDER = "best"
 
 
 class RunWriter:
     """Writes child runs in the background, so that a slow store does not slow the caller.
 
     Every method returns at once; calls are carried out in order by one thread. What a store
-    refuses is kept and tried again. A trial costs three requests: its run, a batch with everything
-    known of it, its end; an SQL database takes trials that have ended many at a time. `seconds`
-    counts the processor time spent on requests.
+    refuses is kept and tried again. A trial costs a server three requests: its run, a batch with
+    everything known of it, its end; an SQL database takes many trials at a time.
 
     A study that is resumed goes on in the runs it has: one that says all of its trial is left as it
     is, another is opened again, and what it has already is not recorded twice.
@@ -72,6 +65,7 @@ class RunWriter:
         self._trials = trials
         self._children: dict[int, ChildRun] = {}
         self._run_ids = {n: trial.run_id for n, trial in trials.items() if trial.run_id}
+        self._sender = Sender(self._run_ids, resumed=bool(trials))
         self._sent = {number for number, trial in trials.items() if trial.sent}
         self._files: list[str] = []
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
@@ -81,9 +75,14 @@ class RunWriter:
         self._fault: Exception | None = None
         self._retry_at = 0.0
         self._flushed_at = 0.0
-        self.seconds = 0.0
+        self._seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="mlflow-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def seconds(self) -> float:
+        """Processor time spent on requests."""
+        return self._seconds + self._sender.seconds
 
     def start(self, trial: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Opens a trial's run."""
@@ -190,10 +189,7 @@ class RunWriter:
         texts = {name: str(value) for name, value in params.items()}
         trial_tags = {**self._tags, **tags, "trial": str(trial)}
         child = ChildRun(trial, now, texts, trial_tags, self._run_ids.get(trial))
-        if child.run_id is not None:
-            child.recorded = None
-        # A server may have made a run for a driver that died before it was answered.
-        child.tried = bool(self._trials) and not takes_whole_runs(self._client)
+        child.unsure = child.run_id is not None  # what an earlier driver has sent
         self._children[trial] = child
 
     def _record(self, records: Sequence[Mapping[str, Any]], now: int) -> None:
@@ -211,16 +207,14 @@ class RunWriter:
             self._children[trial].end(result, metrics, now)
 
     def _copy(self, trial: int, original: int) -> None:
-        if trial not in self._sent:
-            self._children[trial].original = original
-
-    @property
-    def _client(self) -> MlflowClient:
-        return self._parent.result().store.client
-
-    @property
-    def _experiment(self) -> str:
-        return self._parent.result().store.experiment_id
+        if trial in self._sent:
+            return
+        child, source = self._children[trial], self._children.get(original)
+        if source is not None and source.is_all_here:
+            assert source.status is not None
+            child.fill(source.metrics, source.tags, source.status, source.ended_ms)
+        else:  # the store has it, or will have it
+            child.original = original
 
     def _flush(self, everything: bool = False) -> bool:
         """Sends what is due; returns False, and notes why, if the store does not take it."""
@@ -234,79 +228,44 @@ class RunWriter:
             while self._files:
                 self._send_file(self._files[0])
                 del self._files[0]
-            self._send_whole()
             children = self._children.values()
             due = [child for child in children if everything or child.is_due]
             if not everything:
                 stale = (child for child in children if child.is_stale(now))
                 due += heapq.nsmallest(SHOWN_AT_A_LOOK, stale, key=lambda c: c.waiting_since)
-            errors = self._send([child for child in due if child.original is None])
+            refused = self._send([child for child in due if child.original is None])
             # What copies copy must have been sent.
             copies = [child for child in due if child.original is not None]
-            errors += self._send(
+            refused |= self._send(
                 [child for child in copies if child.original not in self._children]
             )
-            if errors:
-                raise errors[0]
+            if refused:
+                raise next(iter(refused.values()))
         except Exception as error:
             # From now, not from the start of a try that may have lasted: calls come in between.
             self._error, self._retry_at = error, time.monotonic() + RETRY_SECONDS
             return False
         finally:
-            self.seconds += time.thread_time() - started
+            self._seconds += time.thread_time() - started
         self._error = None
         return True
 
     def _send_file(self, path: str) -> None:
+        parent = self._parent.result()
         if Path(path).exists():
-            self._client.log_artifact(self._parent.result().run_id, path, WEIGHTS_FOLDER)
+            parent.store.client.log_artifact(parent.run_id, path, WEIGHTS_FOLDER)
 
-    def _send_whole(self) -> None:
-        """Sends together what can be recorded at once: by itself a child costs 30 times as much."""
-        if not takes_whole_runs(self._client):
-            return
-        whole = {trial: run for trial, child in self._children.items() if (run := child.whole())}
-        while whole:
-            part = _part_of(whole)
-            for trial in part:
-                # If this fails, the answer alone may have been lost.
-                self._children[trial].tried = True
-            ids = record_whole(self._client, self._experiment, list(part.values()))
-            for trial, run_id in zip(part, ids, strict=True):
-                self._run_ids[trial] = run_id
-                self._sent.add(trial)
-                del self._children[trial], whole[trial]
-
-    def _send(self, children: Sequence[ChildRun]) -> list[Exception]:
-        """Sends children, a server several at a time, until one is refused; returns why."""
-        errors: list[Exception] = []
-
-        def send(child: ChildRun) -> float:
-            started = time.thread_time()
-            try:
-                if not errors:
-                    if child.original is not None:
-                        child.fill_from(self._client, self._run_ids[child.original])
-                    child.send(self._client, self._experiment)
-            except Exception as error:
-                errors.append(error)
-                # It may be this run that is refused, not the store that is down: others first.
-                self._children[child.trial] = self._children.pop(child.trial)
-            return time.thread_time() - started
-
-        if takes_whole_runs(self._client):
-            for child in children:
-                send(child)
-        elif children:
-            with ThreadPoolExecutor(SENDERS, "mlflow-sender") as senders:
-                self.seconds += sum(senders.map(send, children))
+    def _send(self, children: Sequence[ChildRun]) -> dict[int, Exception]:
+        """Sends children until one is refused; returns why, by trial."""
+        refused = self._sender.send(self._parent.result().store, children)
         for child in children:
-            if child.run_id is not None:
-                self._run_ids[child.trial] = child.run_id
             if child.sent:
                 self._sent.add(child.trial)
                 del self._children[child.trial]
-        return errors
+        for trial in refused:
+            # It may be this run that is refused, not the store that is down: others first.
+            self._children[trial] = self._children.pop(trial)
+        return refused
 
 
 _CARRY_OUT: dict[str, Callable[..., None]] = {
@@ -316,18 +275,6 @@ _CARRY_OUT: dict[str, Callable[..., None]] = {
     "end": RunWriter._end,
     "copy": RunWriter._copy,
 }
-
-
-def _part_of(runs: Mapping[int, WholeRun]) -> dict[int, WholeRun]:
-    """Returns as many of the first runs as make a transaction of moderate length, at least one."""
-    part: dict[int, WholeRun] = {}
-    values = 0
-    for trial, run in runs.items():
-        values += len(run.metrics) + len(run.params) + len(run.tags)
-        if part and values > MOST_VALUES:
-            break
-        part[trial] = run
-    return part
 
 
 def _trials(number: int) -> str:

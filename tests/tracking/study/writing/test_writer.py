@@ -17,11 +17,13 @@ from study_harness import end, made
 
 from mlops.errors import RecordError, TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome
-from mlops.tracking.store.store import Store, open_store
-from mlops.tracking.store.whole import record_whole
-from mlops.tracking.study import child_run
-from mlops.tracking.study import writer as writer_module
-from mlops.tracking.study.writer import RunWriter
+from mlops.tracking.store.inside.rows import write_runs
+from mlops.tracking.store.store import SENDERS, Store, open_store
+from mlops.tracking.study.record import read_trials
+from mlops.tracking.study.writing import child_run
+from mlops.tracking.study.writing import sender as sender_module
+from mlops.tracking.study.writing import writer as writer_module
+from mlops.tracking.study.writing.writer import RunWriter
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -63,7 +65,7 @@ class Client:
 
     @property
     def _tracking_client(self) -> Any:
-        """Not an SQL store, so that metrics take the same way as to a server."""
+        """Not an SQL store, so that runs take the same way as to a server."""
         return SimpleNamespace(store=None)
 
     def __getattr__(self, name: str) -> Any:
@@ -329,18 +331,18 @@ def test_a_writer_of_nothing(module_store: Store, parent: str) -> None:
 
 
 @pytest.fixture
-def whole(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """The sizes of the parts recorded whole; `before` and `after` each of them may fail."""
+def together(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The sizes of the parts written as rows; `before` and `after` each of them may fail."""
     noted: dict[str, Any] = {"sizes": [], "before": failing(0), "after": failing(0)}
 
-    def record(client: Any, experiment: str, runs: Any) -> list[str]:
-        noted["before"]("record_whole")
-        ids = record_whole(client, experiment, runs)
-        noted["sizes"].append(len(runs))
-        noted["after"]("record_whole")
+    def write(client: Any, experiment: str, updates: Any) -> list[str]:
+        noted["before"]("write_runs")
+        ids = write_runs(client, experiment, updates)
+        noted["sizes"].append(len(updates))
+        noted["after"]("write_runs")
         return ids
 
-    monkeypatch.setattr(writer_module, "record_whole", record)
+    monkeypatch.setattr(sender_module, "write_runs", write)
     yield noted
 
 
@@ -366,41 +368,41 @@ def write_at_once(store: Store, parent: str, trials: int = 6) -> None:
 
 
 def test_trials_that_end_together_are_recorded_together(
-    module_store: Store, parent: str, whole: dict[str, Any]
+    module_store: Store, parent: str, together: dict[str, Any]
 ) -> None:
     write_at_once(module_store, parent)
-    assert whole["sizes"] == [6]
+    assert together["sizes"] == [6]
     assert_study(module_store, parent, 6)
 
 
 def test_transactions_are_of_moderate_length(
-    module_store: Store, parent: str, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    module_store: Store, parent: str, together: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tags = ["parent", "trial", "pack", "outcome", "result"]
     each = 4 * len(METRIC_NAMES) + 1 + len(PARAMS) + len(tags)
     for most, sizes in ((4 * each, [4, 2]), (4 * each - 1, [3, 3]), (1, [1] * 6)):
-        whole["sizes"].clear()
-        monkeypatch.setattr(writer_module, "MOST_VALUES", most)
+        together["sizes"].clear()
+        monkeypatch.setattr(sender_module, "MOST_VALUES", most)
         run = module_store.client.create_run(module_store.experiment_id, run_name="study")
         write_at_once(module_store, str(run.info.run_id))
-        assert whole["sizes"] == sizes
+        assert together["sizes"] == sizes
         assert_study(module_store, str(run.info.run_id), 6)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("times", [1, 5])
 def test_what_is_not_recorded_together_is_recorded_one_by_one(
-    when: str, times: int, module_store: Store, parent: str, whole: dict[str, Any]
+    when: str, times: int, module_store: Store, parent: str, together: dict[str, Any]
 ) -> None:
     """Also when all was recorded and the answer alone was lost: nothing is there twice."""
-    whole[when] = failing(times)
+    together[when] = failing(times)
     write_at_once(module_store, parent)
-    assert len(whole["sizes"]) <= 1
+    assert len(together["sizes"]) <= 1
     assert_study(module_store, parent, 6)
 
 
 def test_a_value_too_long_for_it_is_recorded_by_mlflow(
-    module_store: Store, parent: str, whole: dict[str, Any]
+    module_store: Store, parent: str, together: dict[str, Any]
 ) -> None:
     writer = Paused(made(module_store, parent), {})
     writer.start(0, PARAMS | {"activation": "x" * 5500}, {})
@@ -408,7 +410,7 @@ def test_a_value_too_long_for_it_is_recorded_by_mlflow(
     writer.gate.set()
     writer.close()
     assert children(module_store, parent)[0].data.params["activation"] == "x" * 5500
-    assert whole["sizes"] == []
+    assert together["sizes"] == []
 
 
 def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: str) -> None:
@@ -436,7 +438,7 @@ def test_a_slow_store_does_not_hold_up_the_caller(module_store: Store, parent: s
     assert time.monotonic() - started < 0.75  # half of what one trial takes, at the least
     writer.close()
     assert time.monotonic() - started > 3 * 0.5
-    assert 1 < most[0] <= writer_module.SENDERS
+    assert 1 < most[0] <= SENDERS
     assert_study(module_store, parent, 12)
 
 
@@ -455,18 +457,51 @@ def test_a_store_that_comes_back_has_lost_nothing(
 
 
 @pytest.mark.parametrize("name", ["get_run", "get_metric_history"])
-def test_a_copy_waits_for_the_store_too(name: str, module_store: Store, parent: str) -> None:
+def test_a_copy_of_what_is_on_record_waits_for_the_store_too(
+    name: str, module_store: Store, parent: str
+) -> None:
+    first = RunWriter(made(module_store, parent), {})
+    first.start(0, PARAMS, {})
+    first.record(records(0, 3))
+    end(first, 0, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    first.close()
     client = Client(module_store.client, before=failing(3, name))
-    writer = RunWriter(made(through(module_store, client), parent), {})
-    writer.start(0, PARAMS, {})
+    trials = read_trials(module_store, parent)
+    writer = RunWriter(made(through(module_store, client), parent), {}, trials=trials)
     writer.start(1, PARAMS, {"duplicate_of": "0"})
-    writer.record(records(0, 3))
-    end(writer, 0, Outcome.COMPLETED, metrics={"seconds": 1.5})
     writer.copy(1, 0)
     writer.close()
+    assert client.names().count(name) > 3
     runs = children(module_store, parent)
     assert runs[1].info.status == "FINISHED"
     assert_epochs(module_store, runs[1], 0, 3)
+
+
+@pytest.mark.parametrize("by_client", [False, True])
+def test_what_was_just_told_is_not_read_back(
+    by_client: bool, module_store: Store, parent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(module_store.client)
+    if not by_client:
+        monkeypatch.setattr(
+            Client, "_tracking_client", property(lambda self: self._client._tracking_client)
+        )
+    writer = Paused(made(through(module_store, client), parent), {})
+    for trial in range(6):
+        original = {"duplicate_of": str(trial - 1)} if trial % 2 else {}
+        writer.start(trial, PARAMS, {"pack": "0", **original})
+    for trial in (0, 2, 4):
+        writer.record(records(trial, 250))
+        end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+        writer.copy(trial + 1, trial)
+    writer.gate.set()
+    writer.close()
+    asked = {"create_run", "log_batch", "set_terminated"} if by_client else {"get_experiment"}
+    assert set(client.names()) == asked
+    runs = children(module_store, parent)
+    for trial, run in runs.items():
+        assert run.info.status == "FINISHED"
+        assert_epochs(module_store, run, trial - trial % 2, 250)
 
 
 @pytest.mark.parametrize("name", ["log_batch", "set_terminated"])
@@ -634,3 +669,54 @@ def test_a_fault_of_the_caller_is_not_swallowed(module_store: Store, parent: str
     with pytest.raises(KeyError, match="5"):
         writer.close()
     assert children(module_store, parent)[0].info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "name",
+    ["get_run", "get_metric_history", "delete_tag", "update_run", "log_batch", "set_terminated"],
+)
+def test_a_run_that_is_opened_again_says_what_is_true_now(
+    name: str, when: str, module_store: Store, parent: str
+) -> None:
+    """Whatever is refused meanwhile, or answered without our hearing it."""
+    first = RunWriter(made(module_store, parent), {})
+    for trial in (0, 1):
+        first.start(trial, PARAMS, {"pack": "0"})
+        first.record(records(trial, 2))
+        so_far = {"trial": trial, "outcome": "interrupted", "reason": "the budget", "score": 0.5}
+        first.end(trial, so_far, {})
+    first.close()
+    trials = read_trials(module_store, parent)
+    assert not any(trial.ended for trial in trials.values())
+    client = Client(module_store.client, **{when: failing(2, name)})
+    writer = RunWriter(made(through(module_store, client), parent), {}, trials=trials)
+    for trial in (0, 1):
+        writer.start(trial, PARAMS, {"pack": "0"})
+    if name == "update_run":  # asked of what is shown before it ends
+        deadline = time.monotonic() + 20
+        writer.record(records(0, 250))
+        while len(history(module_store, children(module_store, parent)[0], "val_f1")) < 250:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert children(module_store, parent)[0].info.status == "RUNNING"
+        assert "reason" not in children(module_store, parent)[0].data.tags
+    for trial in (0, 1):
+        writer.record(records(trial, 4))
+        if name != "update_run" or trial == 1:
+            end(writer, trial, Outcome.COMPLETED, metrics={"seconds": 1.5})
+    if name == "update_run":
+        end(writer, 0, Outcome.INTERRUPTED, "the budget")
+    writer.close()
+    assert name in client.names()
+    runs = children(module_store, parent)
+    assert "reason" not in runs[1].data.tags
+    assert "result_so_far" not in runs[1].data.tags
+    assert (runs[1].info.status, runs[1].data.tags["outcome"]) == ("FINISHED", "completed")
+    assert_epochs(module_store, runs[1], 1, 4)
+    if name == "update_run":
+        assert runs[0].info.status == "KILLED"
+        assert runs[0].data.tags["reason"] == "the budget"
+        assert_epochs(module_store, runs[0], 0, 250)
+    else:
+        assert_study(module_store, parent, 2)

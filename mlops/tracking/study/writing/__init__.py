@@ -1,0 +1,1 @@
+"""Child runs on their way to MLflow: what is told of them, and how it is sent."""
