@@ -256,6 +256,22 @@ def test_what_the_architecture_names_exists() -> None:
         assert any(path.endswith(place) or place in path for path in tree), name
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        *(f"docs/{page.name}" for page in sorted((REPOSITORY / "docs").glob("*.md"))),
+    ],
+)
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", read(page))
+    gone = [link for link in links if "://" not in link]
+    gone = [link for link in gone if not (REPOSITORY / page).parent.joinpath(link).exists()]
+    assert gone == []
+
+
 def test_import_contracts_are_there() -> None:
     text = read("pyproject.toml")
     contracts = text.count("[[tool.importlinter.contracts]]")
