@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 ADDRESS ?= http://127.0.0.1:8265
 
-.PHONY: setup init_mlflow data train tune promote serve app predict submit tracking-server ui test quick lint format bench bench-serve
+.PHONY: setup init_mlflow data train tune promote serve app predict submit tracking-server ui test quick lint format bench bench-serve bench-quality
 .DEFAULT_GOAL := tune
 
 setup: $(VENV)/installed
@@ -77,3 +77,8 @@ bench-serve: setup
 	$(BIN)/python -m benchmarks.serving $(ARGS)
 	$(BIN)/python -m benchmarks.serving_faults
 	$(BIN)/python -m benchmarks.batch_scoring
+
+# DATA is a folder of tables, see benchmarks/quality/tables.py.
+bench-quality: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m benchmarks.quality --data $(DATA) $(ARGS)
