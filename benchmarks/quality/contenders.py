@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,8 +202,6 @@ def contenders(ours: Sequence[str]) -> dict[str, Contender]:
 
 
 def _version(library: str) -> str:
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return version(library)
     except PackageNotFoundError:

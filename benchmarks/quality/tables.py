@@ -31,28 +31,20 @@ class Table:
     target: str
     test_file: str | None = None
 
+    def settings(self, folder: Path, split: int) -> dict[str, str | int]:
+        """Returns what of the settings of `data` says how it is read and split."""
+        test = {"test_path": str(folder / self.test_file)} if self.test_file else {}
+        path = str(folder / self.file)
+        return {"path": path, "target": self.target, "split_seed": split, **test}
+
     def flags(self, folder: Path, split: int) -> list[str]:
         """Returns what a job must be told to learn from it."""
-        given = {
-            "path": folder / self.file,
-            "target": self.target,
-            "test_path": self.test_file and folder / self.test_file,
-            "split_seed": split,
-        }
-        return [
-            word
-            for name, value in given.items()
-            if value is not None
-            for word in (f"--data.{name}", str(value))
-        ]
+        given = self.settings(folder, split).items()
+        return [word for name, value in given for word in (f"--data.{name}", str(value))]
 
     def parts(self, folder: Path, split: int) -> Parts:
         """Reads and splits it, as a job does."""
-        test = None if self.test_file is None else str(folder / self.test_file)
-        path = str(folder / self.file)
-        return load_parts(
-            DataSettings(path=path, target=self.target, test_path=test, split_seed=split)
-        )
+        return load_parts(DataSettings.model_validate(self.settings(folder, split)))
 
 
 CLASSES = (

@@ -219,8 +219,9 @@ class Group:
                 seed = self._conditions.seed
                 pack.reset([streams.initial_weights(seed, run.number) for run in self.runs])
             tensors = Tensors(pack, data, lane)
-            for name, tensor in tensors.state().items() if self._learned else ():
-                tensor.copy_(self._learned[name])  # type: ignore[index]
+            if self._learned:
+                for name, tensor in tensors.state().items():
+                    tensor.copy_(self._learned[name])
         return tensors
 
     def _open_tensors(self) -> Tensors:

@@ -169,11 +169,11 @@ class PackTraining:
             What one epoch of a group, on a GPU of several groups, or one rung brings: for each
             member an `EpochRecord`, and a `TrialResult` after its last record.
         """
-        rungs = self._halving.rungs(self._last) if self._halving else []
-        for rung in rungs[self._rungs_done :]:
-            yield from self._turns.until(rung)
-            self._rungs_done += 1
-            yield list(self._prune(self._halving.eta))  # type: ignore[union-attr]
+        if self._halving is not None:
+            for rung in self._halving.rungs(self._last)[self._rungs_done :]:
+                yield from self._turns.until(rung)
+                self._rungs_done += 1
+                yield list(self._prune(self._halving.eta))
         yield from self._turns.until(self._last)
 
     def _prune(self, eta: int) -> Iterator[TrialResult]:

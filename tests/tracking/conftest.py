@@ -102,3 +102,20 @@ def python_elsewhere(tmp_path: Path) -> Callable[..., subprocess.CompletedProces
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def module_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One store for all tests of a module."""
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield open_store(f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.fixture
+def parent(module_store: Store) -> str:
+    """A study's run in it."""
+    run = module_store.client.create_run(module_store.experiment_id, run_name="study")
+    return str(run.info.run_id)

@@ -19,7 +19,9 @@ from mlops.tracking.study.writing.writer import RunWriter
 def made(store: Store, run_id: str) -> Future[Any]:
     """A study's run that has been made, as far as its children need it."""
     run: Future[Any] = Future()
-    nothing = lambda: None  # noqa: E731
+
+    def nothing() -> None: ...
+
     run.set_result(SimpleNamespace(store=store, run_id=run_id, check=nothing, hold=nothing))
     return run
 

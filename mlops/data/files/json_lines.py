@@ -5,23 +5,19 @@ from __future__ import annotations
 import io
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-
-from mlops.data.columns.arrow import pandas_frame
 from mlops.data.columns.names import check_names
 from mlops.data.files.opening import opened
-from mlops.data.files.typed_rows import TypedRow, chosen_tables, schema_of, tables_of
+from mlops.data.files.typed_rows import TypedRow, TypedRowsFile, schema_of
 from mlops.data.notes import Note
 from mlops.errors import TableError
 
 
-class JsonLinesFile:
+class JsonLinesFile(TypedRowsFile):
     """A file of JSON lines; the types of its columns are those of all of its rows.
 
     Args:
@@ -38,25 +34,13 @@ class JsonLinesFile:
 
     notes: tuple[Note, ...] = ()
 
-    decimal = "."
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self.schema, n_rows = schema_of(self._rows())
-        self.n_rows: int | None = n_rows
+        self.n_rows = n_rows
         if not self.schema.names:
             raise TableError("the file must have rows, got none")
         check_names(self.schema.names)
-
-    def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
-        """Returns rows of the columns named, and the share read by then."""
-        return chosen_tables(self._rows(), self.schema, names, self.n_rows)
-
-    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
-        """Reads the whole table."""
-        return pandas_frame(
-            pa.concat_tables([self.schema.empty_table(), *tables_of(self._rows(), self.schema)])
-        )
 
     def line_of(self, row: int) -> int | None:
         """Returns the line of the file, from 1, that a row, from 0, is."""

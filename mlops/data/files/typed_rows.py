@@ -13,8 +13,10 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
+from mlops.data.columns.arrow import pandas_frame
 from mlops.errors import TableError
 
 TypedRow = dict[str, Any]
@@ -37,6 +39,33 @@ _TYPES: dict[frozenset[str], pa.DataType] = {
     frozenset({"time"}): pa.timestamp("us"),
     frozenset({"duration"}): pa.duration("us"),
 }
+
+
+class TypedRowsFile:
+    """A file of typed rows, which are read anew at each call; how is for the kind of file to say.
+
+    Attributes:
+        schema: The columns.
+        n_rows: Number of rows.
+        decimal: The likelier decimal sign of numbers that are text.
+    """
+
+    schema: pa.Schema
+    n_rows: int | None
+    decimal = "."
+
+    def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
+        """Returns rows of the columns named, and the share read by then."""
+        return chosen_tables(self._rows(), self.schema, names, self.n_rows)
+
+    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
+        """Reads the whole table."""
+        return pandas_frame(
+            pa.concat_tables([self.schema.empty_table(), *tables_of(self._rows(), self.schema)])
+        )
+
+    def _rows(self) -> Iterator[TypedRow]:
+        raise NotImplementedError
 
 
 def schema_of(rows: Iterable[TypedRow], names: Sequence[str] = ()) -> tuple[pa.Schema, int]:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import warnings
 import zipfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow as pa
-
-from mlops.data.columns.arrow import pandas_frame
 from mlops.data.columns.names import check_names, stripped
-from mlops.data.files.typed_rows import TypedRow, chosen_tables, schema_of, tables_of
+from mlops.data.files.typed_rows import TypedRow, TypedRowsFile, schema_of
 from mlops.data.notes import Note
 from mlops.errors import TableError
 
 
-class Workbook:
+class Workbook(TypedRowsFile):
     """The first sheet of a workbook; rows and columns without a cell are left out.
 
     Args:
@@ -35,8 +31,6 @@ class Workbook:
     Raises:
         TableError: The file is no workbook, or columns have no name or the same one.
     """
-
-    decimal = "."
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -58,17 +52,7 @@ class Workbook:
         check_names(self._names)
         self.notes = (*notes, *blanks)
         self.schema, n_rows = schema_of(self._rows(), self._names)
-        self.n_rows: int | None = n_rows
-
-    def tables(self, names: Sequence[str]) -> Iterator[tuple[pa.Table, float]]:
-        """Returns rows of the columns named, and the share read by then."""
-        return chosen_tables(self._rows(), self.schema, names, self.n_rows)
-
-    def frame(self, is_text: Callable[[str], bool] | None = None) -> pd.DataFrame:
-        """Reads the whole table."""
-        return pandas_frame(
-            pa.concat_tables([self.schema.empty_table(), *tables_of(self._rows(), self.schema)])
-        )
+        self.n_rows = n_rows
 
     def line_of(self, row: int) -> int | None:
         """Returns the sheet's row, from 1, that a row of the table, from 0, is."""

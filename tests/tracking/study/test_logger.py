@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ from study_harness import made
 from mlops.configuration.hyperparameters import NAMES, Hyperparameters
 from mlops.errors import TrackingError
 from mlops.nn.records import METRIC_NAMES, EpochRecord, Outcome, TrialResult
-from mlops.tracking.store.store import Store, open_store
+from mlops.tracking.store.store import Store
 from mlops.tracking.study.logger import StudyLogger, failure_reason
 from mlops.tracking.study.spool import Spool
 from mlops.tracking.study.writing import writer as writer_module
@@ -74,21 +72,6 @@ def ended(
 
 def report(records: list[Report] | None = None, *results: Report) -> Report:
     return {"records": records or [], "results": list(results), "training_iteration": 1}
-
-
-@pytest.fixture(scope="module")
-def module_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = tmp_path_factory.mktemp("logger")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield open_store(f"sqlite:///{folder}/mlflow.db")
-
-
-@pytest.fixture
-def parent(module_store: Store) -> str:
-    run = module_store.client.create_run(module_store.experiment_id, run_name="study")
-    return str(run.info.run_id)
 
 
 @pytest.fixture

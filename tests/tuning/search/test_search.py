@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
+from spaces import CONDITIONAL, SPACE
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
@@ -23,25 +24,6 @@ from mlops.tuning.search.proposals import SEARCHERS, Proposals
 ALGORITHMS = ("hyperopt", "optuna", "random")
 DEFAULT = Hyperparameters()
 PACKS_OF_3 = Packing(3, 3)
-SPACE = SearchSpace.parse(
-    {
-        "hidden_dims": {"choice": [[32], [64], [64, 32], [128, 64]]},
-        "batch_size": {"int": [16, 64]},
-        "learning_rate": {"loguniform": [1e-4, 1e-2]},
-        "dropout": {"uniform": [0.0, 0.5]},
-    }
-)
-CONDITIONAL = SearchSpace.parse(
-    {
-        "learning_rate": {"loguniform": [1e-4, 1e-2]},
-        "regularization": {
-            "choice": [
-                {"dropout": {"uniform": [0.1, 0.5]}, "weight_decay": 0},
-                {"dropout": 0, "weight_decay": {"loguniform": [1e-6, 1e-2]}},
-            ]
-        },
-    }
-)
 TINY = SearchSpace.parse({"batch_size": {"choice": [16, 32]}})
 BY_MODE = {
     "max": METRICS["val_accuracy"],

@@ -16,6 +16,7 @@ from hyperopt import tpe as hyperopts_tpe
 from hyperopt.pyll import scope
 from ray.tune.search import Searcher
 from ray.tune.search.hyperopt import HyperOptSearch
+from spaces import CONDITIONAL, SPACE
 
 from mlops.configuration.hyperparameters import Hyperparameters
 from mlops.configuration.space import SearchSpace
@@ -30,25 +31,6 @@ from mlops.tuning.search.tpe import BEST, CANDIDATES, PackHyperOptSearch
 
 Params = dict[str, Any]
 
-SPACE = SearchSpace.parse(
-    {
-        "hidden_dims": {"choice": [[32], [64], [64, 32], [128, 64]]},
-        "batch_size": {"int": [16, 64]},
-        "learning_rate": {"loguniform": [1e-4, 1e-2]},
-        "dropout": {"uniform": [0.0, 0.5]},
-    }
-)
-CONDITIONAL = SearchSpace.parse(
-    {
-        "learning_rate": {"loguniform": [1e-4, 1e-2]},
-        "regularization": {
-            "choice": [
-                {"dropout": {"uniform": [0.1, 0.5]}, "weight_decay": 0},
-                {"dropout": 0, "weight_decay": {"loguniform": [1e-6, 1e-2]}},
-            ]
-        },
-    }
-)
 SPACES = pytest.mark.parametrize("space", [SPACE, CONDITIONAL], ids=["flat", "conditional"])
 DEFAULT = Hyperparameters(dropout=0.2, weight_decay=0.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,21 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PARAMS = {"hidden_dims": [64, 32], "learning_rate": 0.001, "batch_size": 32, "activation": "relu"}
-
-
-@pytest.fixture(scope="module")
-def module_store(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = tmp_path_factory.mktemp("writer")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield open_store(f"sqlite:///{folder}/mlflow.db")
-
-
-@pytest.fixture
-def parent(module_store: Store) -> str:
-    run = module_store.client.create_run(module_store.experiment_id, run_name="study")
-    return str(run.info.run_id)
 
 
 @pytest.fixture(autouse=True)
